@@ -1,0 +1,35 @@
+"""How a stage states its options: typed fields with a default that works on a laptop."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+
+class Section(BaseModel):
+    """One section of the config. Unknown keys are refused, values are not coerced from other types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    @classmethod
+    def result_fields(cls) -> list[str]:
+        """Names of the fields that can change a result; they are part of the step's recipe."""
+        return sorted(name for name, field in cls.model_fields.items() if changes_result(field))
+
+
+def result(default: Any, doc: str, **checks: Any) -> Any:
+    """State a field that can change a result. ``doc`` says what it is, with its unit."""
+    return Field(default, description=doc, json_schema_extra={"result": True}, **checks)
+
+
+def other(default: Any, doc: str, **checks: Any) -> Any:
+    """State a field that cannot change a result: memory, workers, log level, timeouts, paths."""
+    return Field(default, description=doc, json_schema_extra={"result": False}, **checks)
+
+
+def changes_result(field: FieldInfo) -> bool:
+    """Tell whether a field was stated with ``result``; one stated otherwise is a bug."""
+    extra = field.json_schema_extra
+    if not isinstance(extra, dict) or "result" not in extra:
+        raise TypeError(f"state the field with result() or other(): {field!r}")
+    return bool(extra["result"])
