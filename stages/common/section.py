@@ -33,3 +33,8 @@ def changes_result(field: FieldInfo) -> bool:
     if not isinstance(extra, dict) or "result" not in extra:
         raise TypeError(f"state the field with result() or other(): {field!r}")
     return bool(extra["result"])
+
+
+def path(default: Any, doc: str, **checks: Any) -> Any:
+    """State a file or folder: its place cannot change a result, its bytes do. Relative to the config file that names it."""
+    return Field(default, description=doc, json_schema_extra={"result": False, "path": True}, **checks)

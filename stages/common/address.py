@@ -1,0 +1,124 @@
+"""Where a result is: plan keys (known beforehand), addresses (known once the inputs are), and the index between them."""
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+from stages.common import artifact, contract, recipe
+from stages.common.artifact import Manifest
+from stages.common.config import Config
+from stages.common.contract import STEPS, Item
+from stages.common.errors import MissingInput
+from stages.common.store import Store
+
+
+@dataclass
+class Addresses:
+    """Computes keys for one resolved config and finds what the store has under them."""
+
+    config: Config
+    store: Store
+    _found: dict[str, Manifest] = field(default_factory=dict)
+
+    def inputs(self, step: str, item: Item) -> list[tuple[str, Item]]:
+        """List what a step reads: with the same item where both have one, else with all items."""
+        mine = STEPS[step].item
+        return [(name, one) for name in STEPS[step].reads for one in ([item] if STEPS[name].item and mine else self.config.items(name))]
+
+    def plan_document(self, step: str, item: Item) -> dict[str, Any]:
+        """Write down everything that is known beforehand of what a step's result depends on."""
+        return self._document(step, item, {contract.label(*one): self.plan_key(*one) for one in self.inputs(step, item)})
+
+    def plan_key(self, step: str, item: Item) -> str:
+        """Digest of recipe, plan keys of the inputs, and what is pinned."""
+        return contract.digest(self.plan_document(step, item))
+
+    def address(self, step: str, item: Item, inputs: dict[str, Manifest]) -> str:
+        """Digest of recipe, contents of the inputs, and what is pinned."""
+        return contract.digest(self._document(step, item, {name: manifest.content for name, manifest in inputs.items()}))
+
+    def _document(self, step: str, item: Item, inputs: dict[str, str]) -> dict[str, Any]:
+        stage, pinned = STEPS[step], self.config.pinned
+        assert pinned, "plan pins before keys are computed"
+        section = self.config[stage.stage]
+        values = section.model_dump(mode="json", include=set(section.result_fields()))
+        pins = {"raw": pinned.raw, "champion": (pinned.champion or {}).get("version", "")}
+        return {
+            "step": step,
+            "item": {name: item[name] for name in stage.item},
+            "recipe": {**_recipe(step, item.get("family", "")), "config": values},
+            "inputs": inputs,
+            "pins": {name: pins[name] for name in stage.pins},
+        }
+
+    def find(self, step: str, item: Item) -> Manifest | None:
+        """Find a step's sound result through the index, without knowing what its inputs hold."""
+        name = contract.label(step, item)
+        if name not in self._found:
+            prefix = f"index/{self.plan_key(step, item)}/"
+            for key in self.store.list(prefix):
+                manifest, _ = artifact.current(self.store, step, key.removeprefix(prefix))
+                if manifest and self.counts(manifest):
+                    self._found[name] = manifest
+                    break
+        return self._found.get(name)
+
+    def counts(self, manifest: Manifest) -> bool:
+        """Tell whether a result is there and good enough for this config."""
+        degraded = bool(manifest.document["degraded"]) and not self.config["common"].accept_degraded
+        return not degraded and artifact.is_sound(self.store, manifest)
+
+    def found(self, step: str, item: Item) -> dict[str, Manifest]:
+        """Find the results of everything that a step reads.
+
+        Raises:
+            MissingInput: one is not there; the message prints the command that makes it.
+
+        """
+        found = {}
+        for name, one in self.inputs(step, item):
+            manifest = self.find(name, one)
+            if manifest is None:
+                words = f" --item '{contract.dump(one).decode().strip()}'" if one else ""
+                run = f"python -m {STEPS[name].entry}{words} with the same --config and --store"
+                raise MissingInput(f"{step}: its input {contract.label(name, one)} is not in {self.store.address}. Make it: {run}.")
+            found[contract.label(name, one)] = manifest
+        return found
+
+    def forget(self) -> None:
+        """Look again: something was made or lost."""
+        self._found.clear()
+
+    def state(self, step: str, item: Item) -> str:
+        """Say what there is to do: ``done``, ``run``, or ``gated`` (its gate is closed: nothing to do)."""
+        if self.find(STEPS[step].effect_of or step, item):
+            return "done"
+        return "gated" if self.is_gated(step) else "run"
+
+    def is_gated(self, step: str) -> bool:
+        """Tell whether the output that a step waits for is known, and another one."""
+        if not (gate := STEPS[step].gate):
+            return False
+        name, output, value = gate
+        manifest = self.find(name, {})
+        return manifest is not None and manifest.outputs[output] != value
+
+
+@functools.cache
+def _recipe(step: str, family: str) -> dict[str, Any]:
+    return recipe.recipe(step, {"family": family})
+
+
+def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Say in words which parts of a plan document differ."""
+    old, new = before["recipe"], now["recipe"]
+    words = [f"{now['step'].split('-')[0]}.{key}: {old['config'].get(key)!r} -> {new['config'].get(key)!r}" for key in _unlike(old["config"], new["config"])]
+    words += ["code"] if old["source"] != new["source"] else []
+    words += [f"python {old['python']} -> {new['python']}"] if old["python"] != new["python"] else []
+    words += [f"{lib} {old['libraries'].get(lib)} -> {new['libraries'].get(lib)}" for lib in _unlike(old["libraries"], new["libraries"])]
+    words += [f"bytes of the {name}" if name == "raw" else name for name in _unlike(before["pins"], now["pins"])]
+    return words + [f"after {name}" for name in _unlike(before["inputs"], now["inputs"])]
+
+
+def _unlike(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))

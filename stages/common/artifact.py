@@ -1,0 +1,201 @@
+"""Artifacts: files by digest under a manifest; what is damaged is voided, never trusted.
+
+    blobs/<sha256>                            every file, create-once
+    <step>/<address>/manifest-<k>, void-<k>   the highest k that is not void counts
+"""
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stages.common import contract, log
+from stages.common.errors import MissingInput
+from stages.common.store import Store
+
+BLOB_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One finished step: its files by digest, and how they were made."""
+
+    key: str
+    document: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """Step and item, as people name them."""
+        return contract.label(self.document["step"], self.document["item"])
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Per file name its ``sha256`` and ``size`` in bytes."""
+        files: dict[str, dict[str, Any]] = self.document["files"]
+        return files
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """The small outputs it hands on."""
+        outputs: dict[str, Any] = self.document["outputs"]
+        return outputs
+
+    @cached_property
+    def content(self) -> str:
+        """Digest of what it holds: what later addresses are made of."""
+        return contract.digest({name: file["sha256"] for name, file in self.files.items()})
+
+    @property
+    def void_key(self) -> str:
+        """Where its void stands, if it is void."""
+        return re.sub(r"manifest-(\d+)$", r"void-\1", self.key)
+
+
+def seal(document: dict[str, Any]) -> bytes:
+    """Write a manifest with its own digest in it."""
+    return contract.dump({**document, "seal": contract.digest(document)})
+
+
+def read(store: Store, key: str) -> Manifest | None:
+    """Read a manifest; None where its bytes are not what was written."""
+    try:
+        document = json.loads(store.read(key))
+        sealed = document.pop("seal")
+    except (ValueError, KeyError, AttributeError):
+        return None
+    return Manifest(key, document) if sealed == contract.digest(document) else None
+
+
+def current(store: Store, step: str, address: str) -> tuple[Manifest | None, int]:
+    """Find the manifest that counts at an address, and the k under which the next one goes."""
+    folder = f"{contract.STEPS[step].folder}/{address}/"
+    keys = store.list(folder)
+    numbers = sorted((int(key.rsplit("-", 1)[1]) for key in keys if key.startswith(folder + "manifest-")), reverse=True)
+    for k in numbers:
+        if f"{folder}void-{k}" in keys:
+            continue
+        manifest = read(store, f"{folder}manifest-{k}")
+        if manifest:
+            return manifest, numbers[0] + 1
+        void(store, Manifest(f"{folder}manifest-{k}", {}), "its bytes are damaged")
+    return None, numbers[0] + 1 if numbers else 0
+
+
+def is_sound(store: Store, manifest: Manifest) -> bool:
+    """Tell by HEAD alone whether all its files are there: sizes, and checksums where the server knows them."""
+    for file in manifest.files.values():
+        head = store.head(f"blobs/{file['sha256']}")
+        if head is None or head.size != file["size"] or head.sha256 not in (None, file["sha256"]):
+            return False
+    return True
+
+
+def void(store: Store, manifest: Manifest, reason: str) -> None:
+    """Say for ever that a manifest does not count."""
+    if store.create(manifest.void_key, contract.dump({"reason": reason})):
+        log.warning("manifest.voided", manifest=manifest.key, reason=reason)
+
+
+def put(store: Store, path: Path) -> dict[str, Any]:
+    """Upload one file as a blob; one that is there with other bytes than its name says is replaced."""
+    sha256 = contract.file_digest(path)
+    key = f"blobs/{sha256}"
+    if not store.create(key, path) and not _holds(store, key, sha256):
+        log.warning("blob.replaced", blob=key)
+        store.replace(key, path)
+    return {"sha256": sha256, "size": path.stat().st_size}
+
+
+def _holds(store: Store, key: str, sha256: str) -> bool:
+    try:
+        if local := store.local(key):
+            return contract.file_digest(local) == sha256
+        with tempfile.TemporaryDirectory() as folder:
+            return store.download(key, Path(folder) / "blob") == sha256
+    except (KeyError, FileNotFoundError):
+        return False
+
+
+def publish(store: Store, k: int, document: dict[str, Any]) -> tuple[Manifest, bool]:
+    """Write a manifest create-once; who comes second takes the winner's, and is told False."""
+    folder = f"{contract.STEPS[document['step']].folder}/{document['address']}"
+    while True:
+        key = f"{folder}/manifest-{k}"
+        if store.create(key, seal(document)):
+            return Manifest(key, document), True
+        winner, k = current(store, document["step"], document["address"])
+        if winner:
+            # A create whose answer was lost finds its own manifest: then the work was ours after all.
+            return winner, winner.document == document
+
+
+class Artifact:
+    """A finished step's files, for whoever reads them: bytes are hashed before anybody sees them."""
+
+    def __init__(self, store: Store, manifest: Manifest, scratch: Path) -> None:
+        self.store = store
+        self.manifest = manifest
+        self._folder = scratch
+        self._verified: dict[str, Path] = {}
+
+    def path(self, name: str) -> Path:
+        """Give a file whose bytes match its digest.
+
+        Raises:
+            MissingInput: lost or damaged; the manifest is voided, so that the next run makes it again.
+
+        """
+        if name not in self._verified:
+            self._verified[name] = self._fetch(name, self.manifest.files[name]["sha256"])
+        return self._verified[name]
+
+    def read_json(self, name: str) -> Any:
+        """Read a JSON file of the artifact."""
+        return json.loads(self.path(name).read_bytes())
+
+    def _fetch(self, name: str, sha256: str) -> Path:
+        key = f"blobs/{sha256}"
+        try:
+            path = self.store.local(key) or self._folder / sha256
+            found = contract.file_digest(path) if self.store.local(key) else self.store.download(key, path)
+        except (KeyError, FileNotFoundError):
+            found = ""
+        if found == sha256:
+            return path
+        state = "damaged" if found else "lost"
+        void(self.store, self.manifest, f"{name} is {state}")
+        raise MissingInput(f"{self.manifest.label}: {name} ({key}) is {state}. Run the same command again: it is made anew.")
+
+
+def all_manifests(store: Store) -> Iterator[Manifest]:
+    """Give every manifest that counts, step by step."""
+    for step in contract.STEPS.values():
+        addresses = {key.removeprefix(f"{step.folder}/").split("/")[0] for key in store.list(f"{step.folder}/")}
+        for address in sorted(a for a in addresses if re.fullmatch("[0-9a-f]{64}", a)):
+            manifest, _ = current(store, step.name, address)
+            if manifest:
+                yield manifest
+
+
+def verify(store: Store) -> list[str]:
+    """Hash the bytes of every file of every manifest; void what is damaged and say what it was."""
+    found, checked = [], dict[str, bool]()
+    for manifest in all_manifests(store):
+        for name, file in sorted(manifest.files.items()):
+            sha256 = file["sha256"]
+            if sha256 not in checked:
+                checked[sha256] = _holds(store, f"blobs/{sha256}", sha256)
+            if not checked[sha256]:
+                found.append(f"{manifest.label}: {name} (blobs/{sha256}) is lost or damaged")
+                void(store, manifest, f"{name} is lost or damaged")
+    return found
+
+
+def sha256(data: bytes) -> str:
+    """SHA-256 of bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()

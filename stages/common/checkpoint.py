@@ -1,0 +1,95 @@
+"""Where a fit can go on after it was killed: two alternating files in scratch; and SIGTERM, which waits for the next border."""
+
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Self
+
+from stages.common import artifact, log
+from stages.common.errors import Interrupted
+from stages.common.store import Store
+
+
+class _Stop:
+    """SIGTERM and SIGINT: raised at once, or at the next border where a fit can save itself first."""
+
+    signal = 0
+    waits = False
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        if not self.waits or self.signal:  # a second signal does not wait
+            raise Interrupted(number)
+        self.signal = number
+
+
+_stop = _Stop()
+
+
+def catch_signals() -> None:
+    """Turn SIGTERM and SIGINT into ``Interrupted``."""
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+
+
+class Checkpoint:
+    """The last saved border of one fit. ``with checkpoint:`` around the fit lets SIGTERM wait for its next border."""
+
+    def __init__(self, store: Store, name: str, seconds: float) -> None:
+        self.store = store
+        self.name = name
+        self.seconds = seconds
+        self._saves = 0
+        self._saved_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        _stop.waits = True
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _stop.waits = False
+
+    def load(self) -> bytes | None:
+        """Give the newest state that is whole, None where there is none."""
+        found = [state for key in self._keys() if (state := self._read(key))]
+        if not found:
+            return None
+        self._saves, data = max(found)
+        self._saves += 1
+        return data
+
+    def border(self, state: Callable[[], bytes]) -> None:
+        """Save the state if it is time to, or if the step was told to stop; then stop.
+
+        Raises:
+            Interrupted: the step was told to stop, and the state is saved.
+
+        """
+        if _stop.signal or time.monotonic() - self._saved_at >= self.seconds:
+            self.save(state())
+        if _stop.signal:
+            raise Interrupted(_stop.signal)
+
+    def save(self, data: bytes) -> None:
+        """Write the state over the older of the two files."""
+        head = f"{self._saves:012d} {artifact.sha256(data)}\n".encode()
+        self.store.replace(self._keys()[self._saves % 2], head + data)
+        log.info("checkpoint.saved", name=self.name, bytes=len(data))
+        self._saves += 1
+        self._saved_at = time.monotonic()
+
+    def drop(self) -> None:
+        """Forget the state: the fit's result is safe elsewhere."""
+        for key in self._keys():
+            self.store.drop(key)
+
+    def _keys(self) -> list[str]:
+        return [f"scratch/{self.name}-0", f"scratch/{self.name}-1"]
+
+    def _read(self, key: str) -> tuple[int, bytes] | None:
+        try:
+            head, _, data = self.store.read(key).partition(b"\n")
+        except KeyError:
+            return None
+        number, _, sha256 = head.decode(errors="replace").partition(" ")
+        return (int(number), data) if number.isdigit() and sha256 == artifact.sha256(data) else None

@@ -1,0 +1,171 @@
+"""The resolved config: one typed section per stage, later layers over earlier ones, unknown keys refused.
+
+Layers: defaults, configs/base.yaml, the profile (configs/development.yaml or production.yaml), the dataset's file,
+the environment (SUREFOOT__TRAIN__SEED=1), ``--set train.seed=1``.
+"""
+
+import difflib
+import importlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from stages.common import contract, yaml
+from stages.common.errors import ConfigError
+from stages.common.section import Section, other
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+STAGES = ("plan", "prepare", "search", "train", "evaluate", "validate", "deploy")
+
+
+class Common(Section):
+    """Options that every stage has."""
+
+    store: str = other("store", "folder or s3://bucket/prefix that keeps everything; a folder is relative to where the command runs")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = other("INFO", "least important log line that is written")
+    threads: int = other(0, "CPU threads of one step; 0 takes all that it may use", ge=0, le=1024)
+    checkpoint_interval_minutes: float = other(5.0, "minutes between saved borders of a fit", ge=0)
+    accept_degraded: bool = other(True, "count a result made on a fallback (CPU for GPU) as done")
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """What plan found and every step of a run goes by."""
+
+    run: str = ""
+    raw: dict[str, str] = field(default_factory=dict)  # name of a raw file: its SHA-256
+    champion: dict[str, Any] | None = None  # the live package: version, generation
+
+
+@dataclass(frozen=True)
+class Config:
+    """All sections, and what plan pinned (None until it did)."""
+
+    name: str
+    sections: dict[str, Any]
+    pinned: Pinned | None = None
+
+    def __getitem__(self, section: str) -> Any:
+        """Give one section, typed as its stage's ``Config``."""
+        return self.sections[section]
+
+    def items(self, step: str) -> list[contract.Item]:
+        """List the items of a step: one per family, or the empty item."""
+        return [{"family": family} for family in self["search"].families] if contract.STEPS[step].item else [{}]
+
+    def dump(self) -> bytes:
+        """Write the resolved config as the document that steps of a run are given."""
+        sections = {name: section.model_dump(mode="json") for name, section in self.sections.items()}
+        return contract.dump({"name": self.name, "sections": sections, "pinned": vars(self.pinned) if self.pinned else None})
+
+
+def section_types() -> dict[str, type[Section]]:
+    """Find each section's type; imported by name, since what another stage may be told changes nothing here."""
+    return {"common": Common} | {stage: importlib.import_module(f"stages.{stage}.config").Config for stage in STAGES}
+
+
+def parse(document: bytes, name: str) -> Config:
+    """Read what ``Config.dump`` wrote; ``name`` stands in front of messages."""
+    known = json.loads(document)
+    pinned = Pinned(**known["pinned"]) if known["pinned"] else None
+    return Config(known["name"], _typed(known["sections"], {}, name), pinned)
+
+
+def load(path: Path, sets: Iterable[str] = (), environment: Mapping[str, str] = os.environ) -> Config:
+    """Resolve a dataset's file with all layers around it.
+
+    Raises:
+        ConfigError: unreadable, an unknown key (the nearest is named), or a refused value.
+
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}. Give --config a YAML file; `surefoot init my.csv` writes one.") from error
+    own = _mapping(yaml.load(text, str(path)), str(path))
+    said = [("environment", entry) for entry in _environment(environment)] + [("--set", entry) for entry in sets]
+    spoken = [(where, entry, *_assignment(where, entry)) for where, entry in said]
+    profile = own.pop("profile", None)
+    for _, _, keys, value in spoken:
+        profile = value if keys == ["profile"] else profile
+    if profile not in (None, "development", "production"):
+        raise ConfigError(f"{path}: profile {profile!r} is neither development nor production.")
+    layers = [(CONFIGS / f"{layer}.yaml") for layer in ("base", profile) if layer]
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        if layer.exists():
+            _lay(values, _mapping(yaml.load(layer.read_bytes(), str(layer)), str(layer)), str(layer), origins, layer.parent)
+    _lay(values, own, str(path), origins, path.resolve().parent)
+    for where, entry, keys, value in spoken:
+        if keys != ["profile"]:
+            section, key = keys
+            _lay(values, {section: {key: value}}, f"{where} {entry}", origins, Path.cwd())
+    return Config(path.stem, _typed(values, origins, str(path)))
+
+
+def _mapping(document: Any, name: str) -> dict[str, Any]:
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise ConfigError(f"{name}: expected sections such as `prepare:`, found {type(document).__name__}.")
+    return document
+
+
+def _environment(environment: Mapping[str, str]) -> list[str]:
+    given = {name: value for name, value in environment.items() if name.startswith("SUREFOOT__")}
+    return [f"{name.removeprefix('SUREFOOT__').lower().replace('__', '.')}={value}" for name, value in sorted(given.items())]
+
+
+def _assignment(where: str, entry: str) -> tuple[list[str], Any]:
+    key, equals, value = entry.partition("=")
+    keys = key.strip().split(".")
+    if not equals or len(keys) != 2 and keys != ["profile"]:
+        raise ConfigError(f"{where} {entry!r}: write section.key=value, such as train.seed=1.")
+    return keys, yaml.load(value, f"{where} {entry!r}")
+
+
+def _lay(values: dict[str, Any], layer: dict[str, Any], name: str, origins: dict[str, str], folder: Path) -> None:
+    """Lay one layer over the earlier ones, key by key; paths become absolute here, where their file is known."""
+    types = section_types()
+    for section, keys in layer.items():
+        if section not in types:
+            raise ConfigError(f"{name}: unknown section {section!r}{_nearest(section, types)}.")
+        for key, value in _mapping(keys, f"{name}: {section}").items():
+            fields = types[section].model_fields
+            if key not in fields:
+                raise ConfigError(f"{name}: unknown key {section}.{key}{_nearest(key, fields, section + '.')}.")
+            extra = fields[key].json_schema_extra
+            is_place = isinstance(extra, dict) and extra.get("path") and isinstance(value, str) and not _is_address(value)
+            values.setdefault(section, {})[key] = str(folder / value) if is_place else value
+            origins[f"{section}.{key}"] = name
+
+
+def _is_address(value: str) -> bool:
+    return value.startswith(("raw/", "s3://"))
+
+
+def _nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(prefix + k for k in known)}"
+
+
+def _typed(values: Mapping[str, Any], origins: Mapping[str, str], name: str) -> dict[str, Section]:
+    sections = {}
+    for section, kind in section_types().items():
+        try:
+            # JSON, since only there pydantic's strict mode takes a list for a tuple.
+            sections[section] = kind.model_validate_json(json.dumps(values.get(section, {})), strict=True)
+        except pydantic.ValidationError as error:
+            first, *others = error.errors()
+            where = ".".join([section, *map(str, first["loc"])])
+            origin = origins.get(".".join(where.split(".")[:2]), name)
+            more = f" ({len(others)} more wrong)" if others else ""
+            reason = first["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"{origin}: {where}: {reason}, found {first['input']!r}{more}.") from error
+    return sections

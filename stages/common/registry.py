@@ -1,0 +1,71 @@
+"""What is in production: the highest create-once registry/production/<generation>.json.
+
+One write is the swap, the history and the answer to "what was live at that time".
+"""
+
+import json
+import time
+from typing import Any
+
+from stages.common import contract
+from stages.common.address import Addresses
+from stages.common.errors import MissingInput
+from stages.common.store import Store
+
+FOLDER = "registry/production/"
+
+
+def history(store: Store) -> list[dict[str, Any]]:
+    """List all generations, oldest first."""
+    return [json.loads(store.read(key)) for key in store.list(FOLDER)]
+
+
+def live(store: Store) -> dict[str, Any] | None:
+    """Give the live generation, None before the first."""
+    keys = store.list(FOLDER)
+    found: dict[str, Any] | None = json.loads(store.read(keys[-1])) if keys else None
+    return found
+
+
+def barred(store: Store) -> set[str]:
+    """List versions that were rolled back: they are not promoted again."""
+    return {generation["barred"] for generation in history(store) if generation.get("barred")}
+
+
+def add(store: Store, generation: dict[str, Any]) -> dict[str, Any] | None:
+    """Write the next generation; None when somebody else wrote it first."""
+    made = {**generation, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    return made if store.create(f"{FOLDER}{made['generation']:08d}.json", contract.dump(made)) else None
+
+
+def champion(addresses: Addresses) -> dict[str, Any] | None:
+    """Find the package that a run has to beat: the live one, or what that one replaced where this very run made it."""
+    now = live(addresses.store)
+    if now is None:
+        return None
+    if now["train"] in [addresses.plan_key("train", item) for item in addresses.config.items("train")]:
+        over: dict[str, Any] | None = now["over"]
+        return over
+    return {"version": now["version"], "generation": now["generation"]}
+
+
+def roll_back(store: Store, version: str | None = None) -> dict[str, Any]:
+    """Make an earlier package live again, as one more generation, and bar the one that was live.
+
+    Raises:
+        MissingInput: there is nothing to go back to, or production moved meanwhile.
+
+    """
+    past = history(store)
+    if not past:
+        raise MissingInput(f"{store.address}: nothing was ever promoted, so there is nothing to roll back.")
+    now, out = past[-1], barred(store)
+    earlier = [g for g in past[:-1] if g["version"] != now["version"] and g["version"] not in out and version in (None, g["version"])]
+    if not earlier:
+        wanted = f"version {version}" if version else "another version that was not rolled back"
+        raise MissingInput(f"{store.address}: {wanted} is not in the history of production: {', '.join(g['version'] for g in past)}.")
+    back = {**earlier[-1], "generation": now["generation"] + 1, "kind": "rollback", "barred": now["version"]}
+    made = add(store, back)
+    if made is None:
+        raise MissingInput(f"{store.address}: production moved on from generation {now['generation']} just now. Look at it and try again.")
+    return made

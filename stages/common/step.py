@@ -1,0 +1,317 @@
+"""The life of a step: the same program in a shell, in ``docker run`` and in Argo.
+
+    python -m stages.train --config config.yaml|<address in the store> --store s3://bucket/prefix|folder
+                           [--item JSON] [--outputs DIR] [--set train.seed=1]
+
+Nothing that a step's work needs is imported here: a step that finds its work done ends within a second.
+"""
+
+import argparse
+import ctypes
+import importlib
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from stages.common import artifact, checkpoint, config, contract, log, recipe, registry, telemetry
+from stages.common.address import Addresses
+from stages.common.artifact import Artifact, Manifest
+from stages.common.config import Config, Pinned
+from stages.common.contract import STEPS, Item
+from stages.common.errors import Interrupted, MissingInput, NotNow, OutOfMemory, SurefootError, UsageError
+from stages.common.store import Store, open_store
+
+BUG = 70
+
+
+class Run:
+    """What a stage is given beside its section: its inputs, a folder for its files, and where to tell how it goes."""
+
+    def __init__(self, step: str, item: Item, addresses: Addresses, folder: Path, inputs: dict[str, Manifest], address: str) -> None:
+        self.step = step
+        self.item = item
+        self.addresses = addresses
+        self.config = addresses.config
+        self.store = addresses.store
+        self.address = address
+        self.out = folder / "out"  # every file left here becomes a blob of the artifact
+        self.folder = folder  # room for anything else
+        self.out.mkdir()
+        self.measured: dict[str, Any] = {}  # seconds, memory, latency: to the manifest, never into a blob
+        self.degraded: list[str] = []
+        self.device = "cpu"
+        self.progress = telemetry.progress(contract.label(step, item))
+        self._inputs = {name: Artifact(self.store, manifest, folder) for name, manifest in inputs.items()}
+
+    @property
+    def pinned(self) -> Pinned:
+        """Raw digests, champion and run id, as plan found them."""
+        assert self.config.pinned
+        return self.config.pinned
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that this step may use."""
+        return self.config["common"].threads or len(os.sched_getaffinity(0))
+
+    def input(self, step: str, **item: str) -> Artifact:
+        """Give a finished step's files."""
+        return self._inputs[contract.label(step, item)]
+
+    def source(self, name: str) -> Path:
+        """Give a raw file whose bytes are those that plan saw.
+
+        Raises:
+            MissingInput: it is gone, or it changed since.
+
+        """
+        place = self.config["prepare"].raw()[name]
+        path = self.folder / "raw" if place.startswith("raw/") else Path(place)
+        found = _download(self.store, place, path) if place.startswith("raw/") else raw_digest(self.store, place)
+        if found != self.pinned.raw[name]:
+            raise MissingInput(f"{place}: its bytes changed since this run was planned. Run the same command again.")
+        return path
+
+    def checkpoint(self, name: str) -> checkpoint.Checkpoint:
+        """Give the checkpoint of one of this step's fits."""
+        minutes = self.config["common"].checkpoint_interval_minutes
+        return checkpoint.Checkpoint(self.store, name, minutes * 60)
+
+
+# --- what plan pins -------------------------------------------------------------------------------
+
+
+def pin(resolved: Config, store: Store, run: str = "") -> Config:
+    """Pin what a run goes by: digests of the raw files and the champion."""
+    raw = {name: raw_digest(store, place) for name, place in resolved["prepare"].raw().items()}
+    pinned = Config(resolved.name, resolved.sections, Pinned(run, raw))
+    return Config(resolved.name, resolved.sections, Pinned(run, raw, registry.champion(Addresses(pinned, store))))
+
+
+def raw_digest(store: Store, place: str) -> str:
+    """SHA-256 of a raw file, remembered by path, size and time; ``raw/<sha256>`` in the store says it itself."""
+    if place.startswith("raw/"):
+        return place.removeprefix("raw/")
+    path = Path(place)
+    try:
+        stat = path.stat()
+        key = f"scratch/raw/{contract.digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns])}"
+        try:
+            return store.read(key).decode()
+        except KeyError:
+            found = contract.file_digest(path)
+    except FileNotFoundError as error:
+        raise MissingInput(f"{path}: the table is not there. Set prepare.path in the config.") from error
+    except OSError as error:
+        raise MissingInput(f"{path}: the table cannot be read ({error.strerror}). Set prepare.path to a file.") from error
+    store.replace(key, found.encode())
+    return found
+
+
+def _download(store: Store, key: str, path: Path) -> str:
+    try:
+        return store.download(key, path)
+    except KeyError as error:
+        raise MissingInput(f"{store.address}/{key}: the table is not there. Upload it again with `surefoot submit`.") from error
+
+
+# --- the life of a step ---------------------------------------------------------------------------
+
+
+def run_step(step: str, item: Item, addresses: Addresses) -> dict[str, Any]:
+    """Do a step's work unless it is done, and give its outputs.
+
+    Raises:
+        SurefootError: as the stage or its surroundings say.
+
+    """
+    stage, store = STEPS[step], addresses.store
+    if addresses.is_gated(step):
+        log.info("step.gated", reason=f"{stage.gate}")
+        return {"state": "gated"}
+    if stage.effect_of:
+        if addresses.find(stage.effect_of, item):
+            log.info("step.already_done")
+            return {"state": "done"}
+        return {"state": "made", **_work(step, item, addresses, addresses.found(step, item), addresses.plan_key(step, item))[0]}
+    inputs = addresses.found(step, item)
+    address = addresses.address(step, item, inputs)
+    manifest, k = artifact.current(store, step, address)
+    if manifest and not addresses.counts(manifest):
+        artifact.void(store, manifest, "a file is lost, or its fallback is not accepted")
+        manifest = None
+    state = "done" if manifest else "made"
+    if manifest:
+        log.info("step.already_done", address=address)
+    else:
+        outputs, document, files = _work(step, item, addresses, inputs, address)
+        manifest = _publish(step, item, addresses, inputs, address, k, outputs, document, files)
+    store.create(f"index/{addresses.plan_key(step, item)}/{address}", b"")
+    addresses.forget()
+    return {"state": state, **manifest.outputs}
+
+
+def _work(step: str, item: Item, addresses: Addresses, inputs: dict[str, Manifest], address: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Call the stage's function in an empty folder; give its outputs, what was measured, and its uploaded files."""
+    for library in recipe.unlike_lock(step, item):
+        log.warning("library.unlike_lock", library=library, so="this step works at an address of its own")
+    log.info("step.started", address=address)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="surefoot-") as folder:
+        run = Run(step, item, addresses, Path(folder), inputs, address)
+        module = importlib.import_module(STEPS[step].module)
+        work: Callable[[Any, Run], dict[str, Any]] = getattr(module, STEPS[step].module.rpartition(".")[2])
+        outputs = work(addresses.config[STEPS[step].stage], run)
+        names = sorted(path.name for path in run.out.iterdir())
+        assert all(artifact.BLOB_NAME.fullmatch(name) for name in names), names
+        files = {name: artifact.put(addresses.store, run.out / name) for name in names}
+        measured = {
+            **run.measured,
+            "seconds": round(time.monotonic() - started, 3),
+            "peak_memory_mb": telemetry.peak_memory_mb(),
+            "attempt": int(os.environ.get("SUREFOOT_ATTEMPT", "0")),
+            "host": telemetry.host(),
+        }
+        log.info("step.worked", seconds=measured["seconds"], peak_memory_mb=measured["peak_memory_mb"])
+        return outputs, {"measured": measured, "degraded": run.degraded, "device": run.device}, files
+
+
+def _publish(
+    step: str, item: Item, addresses: Addresses, inputs: dict[str, Manifest], address: str, k: int, outputs: dict[str, Any], made: dict[str, Any], files: dict[str, Any]
+) -> Manifest:
+    plan, pinned = addresses.plan_document(step, item), addresses.config.pinned
+    document = {
+        "step": step,
+        "item": plan["item"],
+        "address": address,
+        "plan_key": contract.digest(plan),
+        "recipe": plan["recipe"],
+        "pins": plan["pins"],
+        "inputs": {name: {"manifest": manifest.key, "content": manifest.content} for name, manifest in inputs.items()},
+        "files": files,
+        "outputs": outputs,
+        "run": pinned.run if pinned else "",
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **made,
+    }
+    manifest, won = artifact.publish(addresses.store, k, document)
+    log.info("step.done" if won else "step.adopted", manifest=manifest.key, files=len(manifest.files))
+    return manifest
+
+
+# --- the program ----------------------------------------------------------------------------------
+
+
+def main(step: str, argv: list[str] | None = None) -> NoReturn:
+    """Run one step as a program and exit with the code that says how it ended."""
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # libraries that print do not reach whoever reads the outputs
+    if os.environ.get("SUREFOOT_CHILD") and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: die with the walk that started us
+    checkpoint.catch_signals()
+    log.setup(os.environ.get("SUREFOOT__COMMON__LOG_LEVEL", "INFO"), step=step)
+
+    def work() -> None:
+        asked = _arguments(step, argv)
+        store = open_store(asked.store)
+        resolved = resolve(asked.config, store, asked.set)
+        item = _item(step, asked.item)
+        log.setup(resolved["common"].log_level, step=step, **item)
+        addresses = Addresses(resolved if resolved.pinned else pin(resolved, store), store)
+        outputs = run_step(step, item, addresses)
+        hand_out(outputs, asked.outputs)
+        answer.write(contract.dump({"step": step, "item": item, **outputs}).decode())
+        answer.flush()
+
+    sys.exit(guarded(work))
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Do some work and translate how it ended into an exit code, with one line for a person."""
+    try:
+        work()
+    except SurefootError as error:
+        _last_words(type(error).__name__, str(error), error.code)
+        return error.code
+    except Interrupted as stop:
+        _last_words("Interrupted", f"{stop}; run the same command again to go on", stop.code)
+        return stop.code
+    except MemoryError:
+        _last_words("OutOfMemory", "out of main memory", OutOfMemory.code)
+        return OutOfMemory.code
+    except OSError as error:
+        if error.errno not in (28, 122):  # ENOSPC, EDQUOT: also while a stage writes its own files
+            traceback.print_exc()
+            return BUG
+        _last_words("NotNow", f"no room left on the disk ({error.filename or tempfile.gettempdir()}): free some and run again", NotNow.code)
+        return NotNow.code
+    except Exception:  # noqa: BLE001 - a bug looks like a bug: its traceback is left alone
+        traceback.print_exc()
+        return BUG
+    return 0
+
+
+def _last_words(kind: str, message: str, code: int) -> None:
+    log.error("step.failed", error=kind, exit=code, message=message)
+    words = Path("/dev/termination-log")  # Kubernetes shows it beside the exit code
+    if words.exists() and os.access(words, os.W_OK):
+        words.write_text(message[:4000], encoding="utf-8")
+
+
+def resolve(given: str, store: Store, sets: list[str]) -> Config:
+    """Read the config that a step was given: a file, or the address of a resolved one in the store."""
+    if not re.fullmatch(r"config/[0-9a-f]{64}\.json", given) or Path(given).exists():
+        return config.load(Path(given), sets)
+    try:
+        document = store.read(given)
+    except KeyError as error:
+        raise MissingInput(f"{given}: this config is not in {store.address}. Submit it again.") from error
+    if artifact.sha256(document) != given[7:71]:
+        raise MissingInput(f"{given}: its bytes in {store.address} are damaged. Submit it again.")
+    if sets:
+        raise UsageError("--set changes a YAML config; one in the store is final.")
+    return config.parse(document, given)
+
+
+def hand_out(outputs: dict[str, Any], folder: str | None) -> None:
+    """Write the small outputs, one file each."""
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, value in outputs.items():
+            text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+
+
+def _arguments(step: str, argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m {STEPS[step].entry}", description=f"Surefoot, step {step}.")
+    add_arguments(parser)
+    parser.add_argument("--item", default="{}", help='which one of several, as JSON: {"family": "xgboost"}')
+    return parser.parse_args(argv)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every step's command has."""
+    parser.add_argument("--config", required=True, help="a YAML file, or the address of a config in the store")
+    parser.add_argument("--store", required=True, help="a folder, or s3://bucket/prefix")
+    parser.add_argument("--outputs", metavar="DIR", help="write the small outputs here, one file each")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="set one option of the config")
+
+
+def _item(step: str, text: str) -> Item:
+    try:
+        item = json.loads(text)
+        assert isinstance(item, dict)
+    except (ValueError, AssertionError) as error:
+        raise UsageError(f'--item {text!r}: give a JSON object such as {{"family": "xgboost"}}.') from error
+    if missing := [name for name in STEPS[step].item if name not in item]:
+        raise UsageError(f'--item lacks {", ".join(missing)}: {step} works on one item, such as {{"family": "xgboost"}}.')
+    return {name: str(value) for name, value in item.items()}
+

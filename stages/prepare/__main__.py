@@ -1,0 +1,3 @@
+from stages.common import step
+
+step.main("prepare")

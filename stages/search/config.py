@@ -1,0 +1,19 @@
+from typing import Any, Literal
+
+from stages.common.section import Section, other, result
+
+
+class Config(Section):
+    """Options of search: how long to look for good settings, and where."""
+
+    families: tuple[Literal["xgboost"], ...] = other(("xgboost",), "model families to search; one study each", min_length=1)
+    metric: Literal["average_precision", "auc", "log_loss"] = result("average_precision", "what settings are chosen by, on the valid split")
+    n_trials: int = result(200, "finished trials (complete or pruned) of each family", ge=1, le=100_000)
+    timeout_minutes: float = result(120.0, "minutes after which no trial is started; what is finished by then counts", gt=0)
+    pruning_enabled: bool = result(True, "stop trials early whose reports are worse than the median of the others")
+    seed: int = result(0, "base of all random choices of the search", ge=0)
+    rounds: int = result(400, "most boosting rounds of a trial; early stopping cuts at the best one", ge=1, le=100_000)
+    early_stopping_rounds: int = result(40, "rounds without a better valid score after which a fit stops", ge=1)
+    space: dict[str, dict[str, Any]] = result({}, "changes of a family's search space: {xgboost: {max_depth: [3, 8]}}")
+    gpu_enabled: bool = result(True, "train on a GPU where there is one and the library can use it")
+    workers: int = other(1, "search processes of each family that run at once", ge=1, le=1)
