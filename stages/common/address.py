@@ -19,6 +19,7 @@ class Addresses:
     config: Config
     store: Store
     _found: dict[str, Manifest] = field(default_factory=dict)
+    _plan_keys: dict[str, str] = field(default_factory=dict)
 
     def inputs(self, step: str, item: Item) -> list[tuple[str, Item]]:
         """List what a step reads: with the same item where both have one, else with all items."""
@@ -31,7 +32,10 @@ class Addresses:
 
     def plan_key(self, step: str, item: Item) -> str:
         """Digest of recipe, plan keys of the inputs, and what is pinned."""
-        return contract.digest(self.plan_document(step, item))
+        name = contract.label(step, item)
+        if name not in self._plan_keys:
+            self._plan_keys[name] = contract.digest(self.plan_document(step, item))
+        return self._plan_keys[name]
 
     def address(self, step: str, item: Item, inputs: dict[str, Manifest]) -> str:
         """Digest of recipe, contents of the inputs, and what is pinned."""

@@ -29,7 +29,7 @@ BAKED = ROOT / "recipes.json"  # only in an image, which does not hold the other
 SILENT = {"stages.common.errors", "stages.common.log", "stages.common.telemetry"}
 # Shared by all families: not a family.
 FAMILY_ROOM = "stages.families."
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "xgboost": "xgboost-cpu", "psycopg2": "psycopg2-binary"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "xgboost": "xgboost-cpu", "psycopg2": "psycopg2-binary", "pynvml": "nvidia-ml-py"}
 # Two builds of the same code.
 SAME = {"xgboost-cpu": "xgboost"}
 

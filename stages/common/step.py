@@ -212,26 +212,37 @@ def _publish(
 
 def main(step: str, argv: list[str] | None = None) -> NoReturn:
     """Run one step as a program and exit with the code that says how it ended."""
-    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # libraries that print do not reach whoever reads the outputs
-    if os.environ.get("SUREFOOT_CHILD") and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: die with the walk that started us
-    checkpoint.catch_signals()
-    log.setup(os.environ.get("SUREFOOT__COMMON__LOG_LEVEL", "INFO"), step=step)
+    parser = arguments(step, STEPS[step].entry)
+    parser.add_argument("--item", default="{}", help='which one of several, as JSON: {"family": "xgboost"}')
 
-    def work() -> None:
-        asked = _arguments(step, argv)
+    def work(asked: argparse.Namespace) -> dict[str, Any]:
         store = open_store(asked.store)
         resolved = resolve(asked.config, store, asked.set)
         item = _item(step, asked.item)
         log.setup(resolved["common"].log_level, step=step, **item)
         addresses = Addresses(resolved if resolved.pinned else pin(resolved, store), store)
-        outputs = run_step(step, item, addresses)
+        return {"step": step, "item": item, **run_step(step, item, addresses)}
+
+    program(step, parser, work, argv)
+
+
+def program(name: str, parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], dict[str, Any]], argv: list[str] | None = None) -> NoReturn:
+    """Be a program: arguments in; outputs as files and as one JSON line on stdout; logs on stderr; the exit code says how it ended."""
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # libraries that print do not reach whoever reads the outputs
+    if os.environ.get("SUREFOOT_CHILD") and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: die with the walk that started us
+    checkpoint.catch_signals()
+    log.setup(os.environ.get("SUREFOOT__COMMON__LOG_LEVEL", "INFO"), step=name)
+    asked = parser.parse_args(argv)
+
+    def answered() -> None:
+        outputs = work(asked)
         hand_out(outputs, asked.outputs)
-        answer.write(contract.dump({"step": step, "item": item, **outputs}).decode())
+        answer.write(contract.dump(outputs).decode())
         answer.flush()
 
-    sys.exit(guarded(work))
+    sys.exit(guarded(answered))
 
 
 def guarded(work: Callable[[], None]) -> int:
@@ -290,19 +301,14 @@ def hand_out(outputs: dict[str, Any], folder: str | None) -> None:
             (Path(folder) / name).write_text(text, encoding="utf-8")
 
 
-def _arguments(step: str, argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=f"python -m {STEPS[step].entry}", description=f"Surefoot, step {step}.")
-    add_arguments(parser)
-    parser.add_argument("--item", default="{}", help='which one of several, as JSON: {"family": "xgboost"}')
-    return parser.parse_args(argv)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that every step's command has."""
+def arguments(name: str, entry: str) -> argparse.ArgumentParser:
+    """Give the options that every step's command has."""
+    parser = argparse.ArgumentParser(prog=f"python -m {entry}", description=f"Surefoot, step {name}.")
     parser.add_argument("--config", required=True, help="a YAML file, or the address of a config in the store")
     parser.add_argument("--store", required=True, help="a folder, or s3://bucket/prefix")
     parser.add_argument("--outputs", metavar="DIR", help="write the small outputs here, one file each")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="set one option of the config")
+    return parser
 
 
 def _item(step: str, text: str) -> Item:
@@ -311,6 +317,8 @@ def _item(step: str, text: str) -> Item:
         assert isinstance(item, dict)
     except (ValueError, AssertionError) as error:
         raise UsageError(f'--item {text!r}: give a JSON object such as {{"family": "xgboost"}}.') from error
+    if item and not STEPS[step].item:
+        raise UsageError(f"--item {text!r}: {step} has no items.")
     if missing := [name for name in STEPS[step].item if name not in item]:
         raise UsageError(f'--item lacks {", ".join(missing)}: {step} works on one item, such as {{"family": "xgboost"}}.')
     return {name: str(value) for name, value in item.items()}

@@ -1,3 +1,22 @@
-from stages.common import step
+import argparse
+from typing import Any
 
-step.main("plan")
+from stages.common import log, step
+from stages.common.store import open_store
+from stages.plan.plan import plan, write
+
+
+def work(asked: argparse.Namespace) -> dict[str, Any]:
+    """Plan a run and hand on what its steps need."""
+    store = open_store(asked.store)
+    resolved = step.resolve(asked.config, store, asked.set)
+    log.setup(resolved["common"].log_level, step="plan")
+    made = plan(resolved, store, asked.run)
+    families = resolved.items("train")
+    workers = [{**item, "worker": str(number)} for item in families for number in range(resolved["search"].workers)]
+    return {"config": write(made), "todo": made.todo(), "families": families, "workers": workers}
+
+
+parser = step.arguments("plan", "stages.plan")
+parser.add_argument("--run", default="", help="the run's name; the workflow's in Argo")
+step.program("plan", parser, work)

@@ -1,0 +1,39 @@
+"""Where the studies are: SUREFOOT_STUDY, or a SQLite file in a folder store."""
+
+import os
+
+from stages.common.errors import ConfigError, NotNow
+from stages.common.store import Store
+
+
+def url(store: Store) -> str:
+    """Give the study database's address.
+
+    Raises:
+        ConfigError: SQLite beside an S3 store: pods do not share a file.
+
+    """
+    given = os.environ.get("SUREFOOT_STUDY", "")
+    if store.address.startswith("s3://") and (not given or given.startswith("sqlite")):
+        raise ConfigError("SUREFOOT_STUDY: an s3 store needs a Postgres database for its studies: postgresql://user:password@host/database.")
+    if given and not given.startswith(("sqlite:///", "postgresql://")):
+        raise ConfigError("SUREFOOT_STUDY: neither postgresql://user:password@host/database nor sqlite:///file.")
+    return given or f"sqlite:///{store.address}/study.db"
+
+
+def check(address: str) -> None:
+    """Connect once, so that a run fails before it works rather than after.
+
+    Raises:
+        NotNow: nobody answers there, or it refuses us.
+
+    """
+    if address.startswith("sqlite"):
+        return
+    import psycopg2
+
+    try:
+        psycopg2.connect(address, connect_timeout=5).close()
+    except psycopg2.OperationalError as error:
+        where = address.rpartition("@")[2]
+        raise NotNow(f"the study database at {where} does not answer: {str(error).strip().splitlines()[0]}") from error

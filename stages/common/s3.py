@@ -1,0 +1,223 @@
+"""The store in S3: any server that honours ``If-None-Match: *`` (MinIO and AWS do)."""
+
+import base64
+import hashlib
+import os
+import re
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import override
+from urllib.parse import urlsplit
+from xml.etree.ElementTree import ParseError
+
+import certifi
+import urllib3
+from minio import Minio
+from minio import time as amz_time
+from minio.credentials.providers import StaticProvider
+from minio.error import InvalidResponseError, S3Error, ServerError
+from minio.helpers import DictType
+from minio.signer import sign_v4_s3
+
+from stages.common.errors import ConfigError, NotNow, SurefootError
+from stages.common.store import BLOCK, MARKED, MARKER, Head, Keys, Store, blocks, checked, checked_prefix, on_disk, retry, save
+
+TIMEOUT = urllib3.Timeout(connect=5, read=5)  # seconds; each is for one step forward, not for the whole transfer
+LARGEST = 5 << 30  # bytes: what S3 takes in one request
+
+# Answers below 500 after which the same request can succeed; the last four say that bytes were bent on their way.
+PASSING = {"SlowDown", "RequestTimeout", "OperationAborted", "ConditionalRequestConflict"} | {
+    "BadDigest",
+    "IncompleteBody",
+    "XAmzContentSHA256Mismatch",
+    "XAmzContentChecksumMismatch",
+}
+
+
+def open_s3(address: str) -> "S3Store":
+    """Open ``s3://bucket/prefix`` with what the environment says of server and credentials."""
+    bucket, _, prefix = address.removeprefix("s3://").rstrip("/").partition("/")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
+        raise ConfigError(f"{address}: {bucket!r} is no name of a bucket. Give s3://bucket/prefix.")
+    # A secret that came from a file often ends in a newline, which no header may hold.
+    values = {name: os.environ.get(name, "").strip() for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    if missing := [name for name, value in values.items() if not value]:
+        raise ConfigError(f"{address}: {' and '.join(missing)} must be set in the environment.")
+    endpoint, access_key, secret_key = values.values()
+    try:
+        provider = StaticProvider(access_key, secret_key, os.environ.get("AWS_SESSION_TOKEN"))
+        store = S3Store(bucket, checked(prefix) + "/" if prefix else "", endpoint, provider)
+    except ValueError as error:
+        raise ConfigError(f"AWS_ENDPOINT_URL {endpoint!r}: {error}. Give http://host:port or https://host.") from error
+    store.prove_create_once()
+    return store
+
+
+class S3Store(Store):
+    """A store in a bucket of an S3 server; ``prefix`` is empty or ends in a slash."""
+
+    def __init__(self, bucket: str, prefix: str, endpoint: str, provider: StaticProvider) -> None:
+        url = urlsplit(endpoint)
+        if url.scheme not in {"http", "https"}:
+            raise ValueError("not an address of a server")
+        self.address = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._bucket, self._prefix, self._endpoint, self._provider = bucket, prefix, endpoint, provider
+        self._region = os.environ.get("AWS_REGION", "us-east-1")
+        # The client's own limits are 5 minutes and five silent retries.
+        authorities = os.environ.get("SSL_CERT_FILE") or certifi.where()
+        self._http = urllib3.PoolManager(timeout=TIMEOUT, retries=False, maxsize=16, ca_certs=authorities)
+        secure, where = url.scheme == "https", url.netloc + url.path
+        self._client = Minio(where, secure=secure, credentials=provider, region=self._region, http_client=self._http)
+
+    def prove_create_once(self) -> None:
+        """Refuse a server that overwrites although told not to: of two creates in a row the second must fail."""
+        if self.create(MARKER, MARKED) and self.create(MARKER, MARKED):
+            raise ConfigError(
+                f"{self._endpoint}: the server ignores 'If-None-Match: *' and overwrites what is there. "
+                "Results would get lost: use a server with conditional writes, such as MinIO or AWS S3."
+            )
+
+    @override
+    def read(self, key: str) -> bytes:
+        return retry(f"read {self.address}/{key}", lambda: b"".join(self._stream(key)))
+
+    @override
+    def download(self, key: str, path: Path) -> str:
+        with on_disk(path):
+            return retry(f"download {self.address}/{key}", lambda: save(self._stream(key), path))
+
+    @override
+    def head(self, key: str) -> Head | None:
+        return retry(f"head {self.address}/{key}", lambda: self._head(key))
+
+    @override
+    def list(self, prefix: str) -> Keys:
+        return retry(f"list {self.address}/{prefix}", lambda: self._list(self._prefix + checked_prefix(prefix)))
+
+    @override
+    def create(self, key: str, data: bytes | Path) -> bool:
+        return retry(f"create {self.address}/{key}", lambda: self._put(key, data, {"If-None-Match": "*"}))
+
+    @override
+    def replace(self, key: str, data: bytes | Path) -> None:
+        assert key.startswith(("scratch/", "blobs/")), key
+        retry(f"replace {self.address}/{key}", lambda: self._put(key, data, {}))
+
+    @override
+    def drop(self, key: str) -> None:
+        assert key.startswith("scratch/"), key
+        retry(f"drop {self.address}/{key}", lambda: self._drop(key))
+
+    @override
+    def local(self, key: str) -> None:
+        checked(key)
+
+    def _put(self, key: str, data: bytes | Path, condition: dict[str, str]) -> bool:
+        """Send one conditional PUT, which ``put_object`` cannot; False when the condition did not hold.
+
+        The server is told the digest twice: signed, so that it refuses other bytes, and as a checksum, which it keeps for HEAD.
+        """
+        size, digest = 0, hashlib.sha256()
+        for block in blocks(data):
+            size += len(block)
+            digest.update(block)
+        if size > LARGEST:
+            raise ConfigError(f"{key} would have {size} bytes, and S3 takes {LARGEST} at once. Use a folder as the store.")
+        if condition and size > BLOCK and self._head(key):
+            return False  # Servers hang up on a large body that they will not take, which looks like a broken network.
+        now, who = amz_time.utcnow(), self._provider.retrieve()
+        with self._edge(key):
+            url = self._client._base_url.build(  # noqa: SLF001 - the client has no public way to where an object is
+                method="PUT", region=self._region, bucket_name=self._bucket, object_name=self._name(key)
+            )
+            headers: DictType = {
+                "Host": url.netloc,
+                "Content-Length": str(size),
+                "x-amz-date": amz_time.to_amz_date(now),
+                "x-amz-content-sha256": digest.hexdigest(),
+                "x-amz-checksum-sha256": base64.b64encode(digest.digest()).decode(),
+                **({"x-amz-security-token": who.session_token} if who.session_token else {}),
+                **condition,
+            }
+            signed = sign_v4_s3(
+                method="PUT", url=url, region=self._region, headers=headers, credentials=who, content_sha256=digest.hexdigest(), date=now
+            )
+            # In blocks, since a socket's time limit is for one call; a large body would have 5 s in all.
+            answer = self._http.urlopen("PUT", url.geturl(), body=blocks(data), headers=signed)
+            if answer.status == 412:
+                return False
+            if answer.status != 200:
+                raise S3Error.fromxml(answer) if b"<Error>" in answer.data else ServerError("no S3 answer", answer.status)
+        return True
+
+    def _stream(self, key: str) -> Iterator[bytes]:
+        name = self._name(key)
+        with self._edge(key):
+            answer = self._client.get_object(self._bucket, name)
+        try:
+            while block := answer.read(BLOCK):
+                yield block
+        except Exception as error:  # a client that chokes on a broken answer shows it in many ways
+            raise NotNow(f"{self._endpoint}: {_line(error)}. The answer broke off.") from error
+        finally:
+            answer.close()
+            answer.release_conn()
+
+    def _head(self, key: str) -> Head | None:
+        name = self._name(key)
+        try:
+            with self._edge(key):
+                found = self._client.stat_object(self._bucket, name, extra_headers={"x-amz-checksum-mode": "ENABLED"})
+        except KeyError:
+            return None
+        checksum = (found.metadata or {}).get("x-amz-checksum-sha256", "")
+        whole = len(checksum) == 44  # "…-3" would be a checksum of three parts' checksums
+        return Head(found.size or 0, base64.b64decode(checksum).hex() if whole else None)
+
+    def _list(self, prefix: str) -> Keys:
+        with self._edge(prefix):
+            found = self._client.list_objects(self._bucket, prefix=prefix, recursive=True)
+            return sorted(str(each.object_name).removeprefix(self._prefix) for each in found)
+
+    def _drop(self, key: str) -> None:
+        name = self._name(key)
+        with self._edge(key):
+            self._client.remove_object(self._bucket, name)
+
+    def _name(self, key: str) -> str:
+        return self._prefix + checked(key)
+
+    @contextmanager
+    def _edge(self, key: str) -> Iterator[None]:
+        """Translate what client and server say: NotNow is what retry() tries again."""
+        try:
+            yield
+        except S3Error as error:
+            raise self._refusal(key, error.response.status, error.code or "", error.message or "") from error
+        except ServerError as error:
+            raise self._refusal(key, error.status_code, f"HTTP {error.status_code}", _line(error)) from error
+        except InvalidResponseError as error:
+            status = error._code  # noqa: SLF001 - the client keeps the status to itself
+            raise self._refusal(key, status, f"HTTP {status}", "no S3 answer") from error
+        except (urllib3.exceptions.HTTPError, ParseError) as error:
+            if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in error.args):
+                raise ConfigError(f"{self._endpoint}: {_line(error)}. Set SSL_CERT_FILE to the authority's certificate.") from error
+            raise NotNow(f"{self._endpoint}: {_line(error)}.") from error
+
+    def _refusal(self, key: str, status: int, code: str, message: str) -> SurefootError | KeyError:
+        said = f"{self._endpoint}: {code}: {_line(message).rstrip('.')}."
+        if code == "NoSuchKey":
+            return KeyError(key)
+        if code == "NoSuchBucket":
+            return ConfigError(f"{self._endpoint}: there is no bucket {self._bucket!r}. Make it, or set another store.")
+        if code in PASSING or status in {409, 429} or (status >= 500 and status != 501):
+            return NotNow(said)
+        if status == 403:
+            return ConfigError(f"{said} Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do in bucket {self._bucket!r}.")
+        return ConfigError(f"{said} Check that AWS_ENDPOINT_URL is an S3 server and AWS_REGION ({self._region}) its region.")
+
+
+def _line(text: object) -> str:
+    return " ".join(str(text).split())

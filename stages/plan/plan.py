@@ -1,0 +1,108 @@
+"""Look before anything starts: is the config right, are data, store, database and room there, and what is done already."""
+
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.common import contract, database, log
+from stages.common.address import Addresses, changed
+from stages.common.artifact import sha256
+from stages.common.config import Config
+from stages.common.contract import STEPS
+from stages.common.errors import ConfigError
+from stages.common.step import pin
+from stages.common.store import Store
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a plan says of one step with one item."""
+
+    step: str
+    item: contract.Item
+    state: str  # done, run, gated; "depends": it runs if what it reads turns out different
+    why: tuple[str, ...]  # what changed since the last run of this config
+
+    @property
+    def label(self) -> str:
+        """Step and item, as people name them."""
+        return contract.label(self.step, self.item)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do."""
+
+    addresses: Addresses
+    rows: tuple[Row, ...]
+
+    def todo(self) -> dict[str, str]:
+        """Say per step ``run`` or ``done``: what is gated, or done for all items, needs no pod."""
+        return {step: "run" if any(r.state in ("run", "depends") for r in self.rows if r.step == step) else "done" for step in STEPS}
+
+
+def plan(resolved: Config, store: Store, name: str = "") -> Plan:
+    """Check everything, pin raw digests and champion, and look what is there.
+
+    Raises:
+        SurefootError: the first thing that is not right.
+
+    """
+    database_url = database.url(store)
+    started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    pinned = pin(resolved, store, f"{started}-{name or resolved.name}")
+    _check_room(pinned, store)
+    database.check(database_url)
+    addresses = Addresses(pinned, store)
+    before = last_record(store, resolved.name)
+    rows: list[Row] = []
+    for step in STEPS:
+        for item in pinned.items(step):
+            now = addresses.plan_document(step, item)
+            old = before.get("plans", {}).get(contract.label(step, item))
+            why = ("never run",) if old is None else tuple(changed(old, now))
+            state = addresses.state(step, item)
+            waits = any(row.state != "done" for row in rows if (row.step, row.item) in addresses.inputs(step, item))
+            rows.append(Row(step, item, "depends" if state == "run" and waits else state, why))
+    return Plan(addresses, tuple(rows))
+
+
+def write(made: Plan) -> str:
+    """Write the resolved config and the run's record into the store; give the config's address."""
+    addresses, pinned = made.addresses, made.addresses.config.pinned
+    assert pinned
+    document = addresses.config.dump()
+    address = f"config/{sha256(document)}.json"
+    addresses.store.create(address, document)
+    plans = {row.label: addresses.plan_document(row.step, row.item) for row in made.rows}
+    record = {"run": pinned.run, "name": addresses.config.name, "config": address, "plans": plans}
+    addresses.store.create(f"runs/{pinned.run}/record.json", contract.dump(record))
+    log.info("run.planned", run=pinned.run, **made.todo())
+    return address
+
+
+def last_record(store: Store, name: str) -> dict[str, Any]:
+    """Give the newest run's record of a config, by its name."""
+    for key in reversed([key for key in store.list("runs/") if key.endswith("/record.json")]):
+        record: dict[str, Any] = json.loads(store.read(key))
+        if record["name"] == name:
+            return record
+    return {}
+
+
+def _check_room(config: Config, store: Store) -> None:
+    wanted = config["plan"].disk_space_required_gb
+    for folder in [tempfile.gettempdir(), *([] if store.address.startswith("s3://") else [store.address])]:
+        free = shutil.disk_usage(folder).free / 1e9
+        if free < wanted:
+            raise ConfigError(f"{folder}: {free:.1f} GB are free, plan.disk_space_required_gb asks for {wanted}. Free some, or lower it.")
+    limit = config["plan"].memory_limit_gb
+    for place in config["prepare"].raw().values():
+        # A CSV's numbers take about as much memory as their text; reading, joining and splitting hold it three times.
+        need = 3 * Path(place).stat().st_size / 1e9 if Path(place).exists() else 0
+        if need > limit:
+            raise ConfigError(f"{place}: needs about {need:.1f} GB of memory, plan.memory_limit_gb allows {limit}.")

@@ -1,0 +1,42 @@
+"""Make the search's artifact from study and store: the slots below the budget, and the best of them."""
+
+from typing import Any
+
+from stages.common import contract, log, step
+from stages.common.errors import NotNow
+from stages.common.step import Run
+from stages.search.config import Config
+
+
+def collect(config: Config, run: Run) -> dict[str, Any]:
+    """Write down all finished slots and the best one.
+
+    Raises:
+        NotNow: the budget is not met, so the search has to go on first.
+
+    """
+    from optuna.trial import TrialState
+
+    from stages.search import study as studies
+
+    study = studies.load(config, run)
+    studies.reconcile(study)
+    trials = studies.finished(study)
+    if studies.open_slot(config, trials) is not None:
+        raise NotNow(f"{len(trials)} of {config.n_trials} trials are finished. Run search-work, then collect, again.")
+    slots = [
+        {"slot": slot, "params": trial.params, "state": trial.state.name.lower(), "value": trial.value, "reports": trial.intermediate_values}
+        for slot, trial in sorted(trials.items())
+        if slot < config.n_trials
+    ]
+    complete = [slot for slot in slots if slot["state"] == TrialState.COMPLETE.name.lower()]
+    best = max(complete, key=lambda slot: (slot["value"], -slot["slot"]))
+    result = {"family": run.item["family"], "metric": config.metric, **{name: best[name] for name in ("slot", "params", "value")}}
+    (run.out / "trials.json").write_bytes(contract.dump(slots))
+    (run.out / "best.json").write_bytes(contract.dump(result))
+    log.info("search.collected", finished=len(slots), pruned=len(slots) - len(complete), best=best["value"])
+    return {"best": best["value"], "finished": len(slots)}
+
+
+if __name__ == "__main__":
+    step.main("search-collect")

@@ -1,0 +1,269 @@
+"""The ``surefoot`` command."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stages.common import artifact, checkpoint, config, log, registry, step
+from stages.common.artifact import sha256
+from stages.common.config import Config
+from stages.common.errors import MissingInput, UsageError
+from stages.common.store import Store, open_store
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command and exit with the code that says how it ended."""
+    asked = _parser().parse_args(argv)
+    checkpoint.catch_signals()
+    log.setup(os.environ.get("SUREFOOT__COMMON__LOG_LEVEL", "INFO"))
+    code = 0
+
+    def work() -> None:
+        nonlocal code
+        code = asked.command(asked)
+
+    sys.exit(step.guarded(work) or code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="surefoot", description="From a table to a deployed model; nothing finished is ever lost.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(work: Callable[[argparse.Namespace], int], name: str, text: str, *, needs_config: bool | None = None) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(command=work)
+        if needs_config is not None:
+            made.add_argument("config", nargs=None if needs_config else "?", help="the dataset's YAML file")
+            made.add_argument("--store", help="a folder or s3://bucket/prefix (default: the config's common.store)")
+            made.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="set one option of the config")
+        return made
+
+    made = command(init, "init", "write a config for a table, with the reason beside each guess")
+    made.add_argument("table")
+    for option in ("label", "time", "id", "entity"):
+        made.add_argument(f"--{option}", metavar="COLUMN")
+    made.add_argument("--drop", action="append", default=[], metavar="COLUMN", help="a column that the model must not see")
+    made.add_argument("--split", choices=("time", "order", "random"))
+    made.add_argument("--out", type=Path, default=None, help="where to write it (default: configs/<table>.yaml)")
+    made.add_argument("--force", action="store_true", help="replace a config that is there")
+    made = command(generate, "generate", "write a made-up table to try things out with")
+    made.add_argument("--rows", type=int, default=20_000)
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--out", type=Path, required=True, metavar="DIR")
+    for work, name, text in (
+        (plan, "plan", "say what a run will do, what is there, and what changed"),
+        (run, "run", "do what is missing, on this machine"),
+    ):
+        command(work, name, text, needs_config=True).add_argument("--json", action="store_true", help="one JSON document on stdout")
+    made = command(submit, "submit", "upload table and config, and run in the cluster", needs_config=True)
+    made.add_argument("--wait", action="store_true", help="wait for the end")
+    made = command(ls, "ls", "list the finished steps", needs_config=False)
+    made.add_argument("--digests", action="store_true", help="step, item, address, file, sha256: nothing measured")
+    made.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    made = command(status, "status", "say what is in production and how the last run of a config ended", needs_config=False)
+    made.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    made = command(report, "report", "draw the report of a config's results", needs_config=True)
+    made.add_argument("--out", type=Path, default=Path("report.html"))
+    command(verify, "verify", "hash every byte that counts; what is damaged is made again by the next run", needs_config=False)
+    made = command(rollback, "rollback", "make an earlier package live again and bar the one that was", needs_config=False)
+    made.add_argument("--to", metavar="VERSION", help="default: the one before")
+    return parser
+
+
+# --- the commands ---------------------------------------------------------------------------------
+
+
+def init(asked: argparse.Namespace) -> int:
+    """Write a config for a table."""
+    from workflows.init import init_file
+
+    out = asked.out or Path("configs") / f"{Path(asked.table).stem}.yaml"
+    init_file(Path(asked.table), out, label=asked.label, time=asked.time, id=asked.id, entity=asked.entity, drop=tuple(asked.drop), split=asked.split, force=asked.force)
+    _say(f"wrote {out}; look at its guesses, then: surefoot run {out}")
+    return 0
+
+
+def generate(asked: argparse.Namespace) -> int:
+    """Write a made-up table."""
+    from stages.prepare import generate as made
+
+    asked.out.mkdir(parents=True, exist_ok=True)
+    path = asked.out / "generated.csv"
+    made.table(asked.rows, asked.seed).to_csv(path, index=False)
+    _say(f"wrote {path}; next: surefoot init {path}")
+    return 0
+
+
+def plan(asked: argparse.Namespace) -> int:
+    """Say what a run will do."""
+    from stages.plan import plan as plans
+
+    resolved, store = _open(asked)
+    made = plans.plan(resolved, store)
+    if asked.json:
+        _say(json.dumps({"steps": [{**vars(row), "label": row.label} for row in made.rows]}))
+        return 0
+    words = {"done": "is there", "run": "will run", "depends": "depends on what it reads", "gated": "is gated: the verdict is no"}
+    for row in made.rows:
+        changes = "" if row.state == "done" else "  " + ", ".join(row.why)
+        _say(f"{row.label:<24} {words[row.state]:<26}{changes}")
+    return 0
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Do what is missing, on this machine."""
+    from stages.evaluate import report as reports
+    from stages.plan import plan as plans
+    from workflows import local
+
+    started = time.monotonic()
+    resolved, store = _open(asked)
+    made = plans.plan(resolved, store)
+    outcomes = local.walk(made.addresses, plans.write(made))
+    failed = outcomes[-1].code if outcomes[-1].code else 0
+    reports.close(made.addresses, "Failed" if failed else "Succeeded")
+    page = _page(store, f"runs/{made.addresses.config.pinned.run}/report.html") if made.addresses.config.pinned else ""
+    known = {name: value for outcome in outcomes for name, value in outcome.outputs.items()}
+    steps = [{"step": o.label, "outcome": o.state, "seconds": o.seconds, "exit": o.code} for o in outcomes]
+    seconds = round(time.monotonic() - started, 2)
+    result = {name: known.get(name) for name in ("verdict", "version", "auc", "average_precision", "suspicious")}
+    if asked.json:
+        _say(json.dumps({**result, "steps": steps, "seconds": seconds, "report": page, "exit": failed}))
+    else:
+        _tell(outcomes, result, seconds, page)
+    return failed
+
+
+def _tell(outcomes: list[Any], result: dict[str, Any], seconds: float, page: str) -> None:
+    for o in outcomes:
+        _say(f"{o.label:<24} {o.state:<8} {o.seconds:>7.1f} s" if o.seconds else f"{o.label:<24} {o.state}")
+    if result["auc"] is not None:
+        _say(f"test AUC {result['auc']:.4f}, average precision {result['average_precision']:.4f}")
+    for column in result["suspicious"] or ():
+        _say(f"suspicious: column {column!r} carries much of the score; is it known before the label is?")
+    if result["verdict"]:
+        _say(f"verdict  {result['verdict']}" + (f", version {result['version']}" if result["version"] else ""))
+    _say(f"report   {page}  ({seconds} s)")
+
+
+def submit(asked: argparse.Namespace) -> int:
+    """Upload table and config create-once and create the Workflow."""
+    from workflows import argo
+
+    resolved, store = _open(asked)
+    if not store.address.startswith("s3://"):
+        raise UsageError("submit needs a store that the cluster reaches: --store s3://bucket/prefix.")
+    name = argo.submit(upload(resolved, store), store.address)
+    _say(name)
+    return argo.wait(name) if asked.wait else 0
+
+
+def upload(resolved: Config, store: Store) -> str:
+    """Upload a config and its raw files, each by its digest; give the config's address in the store."""
+    section = resolved["prepare"]
+    places = section.raw()
+    for place in (p for p in places.values() if not p.startswith("raw/")):
+        digest = step.raw_digest(store, place)
+        store.create(f"raw/{digest}", Path(place))
+        section = section.model_copy(update={"path": f"raw/{digest}"})
+    document = Config(resolved.name, {**resolved.sections, "prepare": section}).dump()
+    address = f"config/{sha256(document)}.json"
+    store.create(address, document)
+    return address
+
+
+def ls(asked: argparse.Namespace) -> int:
+    """List the finished steps."""
+    _, store = _open(asked)
+    manifests = list(artifact.all_manifests(store))
+    if asked.json:
+        _say(json.dumps([manifest.document for manifest in manifests]))
+    for manifest in () if asked.json else manifests:
+        head = [manifest.document["step"], json.dumps(manifest.document["item"]), manifest.document["address"]]
+        if asked.digests:
+            for name, file in sorted(manifest.files.items()):
+                _say("  ".join([*head, name, file["sha256"]]))
+        else:
+            made = manifest.document
+            _say(f"{manifest.label:<24} {made['address'][:12]}  {made['at']}  {made['measured']['seconds']:>8.1f} s  {made['run']}")
+    return 0
+
+
+def status(asked: argparse.Namespace) -> int:
+    """Say what is in production and how the last run ended."""
+    from stages.plan import plan as plans
+
+    resolved, store = _open(asked)
+    live = registry.live(store)
+    record = plans.last_record(store, resolved.name) if asked.config else {}
+    closed = _read(store, f"runs/{record['run']}/closed.json") if record else None
+    if asked.json:
+        _say(json.dumps({"production": live, "run": record.get("run"), "closed": closed}))
+        return 0
+    _say(f"production  version {live['version']}, generation {live['generation']}, since {live['at']}" if live else "production  nothing yet")
+    if record:
+        _say(f"last run    {record['run']}: {closed['status'] if closed else 'running, or stopped: run it again to go on'}")
+    return 0
+
+
+def report(asked: argparse.Namespace) -> int:
+    """Draw the report of what is there for a config."""
+    from stages.evaluate import report as reports
+    from stages.plan import plan as plans
+
+    resolved, store = _open(asked)
+    asked.out.write_text(reports.draw(plans.plan(resolved, store).addresses), encoding="utf-8")
+    _say(str(asked.out))
+    return 0
+
+
+def verify(asked: argparse.Namespace) -> int:
+    """Hash every byte that counts."""
+    _, store = _open(asked)
+    found = artifact.verify(store)
+    for line in found:
+        _say(line)
+    _say(f"{store.address}: {len(found)} damaged; the next run makes them again" if found else f"{store.address}: every byte is as it was written")
+    return MissingInput.code if found else 0
+
+
+def rollback(asked: argparse.Namespace) -> int:
+    """Make an earlier package live again."""
+    _, store = _open(asked)
+    made = registry.roll_back(store, asked.to)
+    _say(f"live: version {made['version']} (generation {made['generation']}); barred: {made['barred']}")
+    return 0
+
+
+# --- what they share ------------------------------------------------------------------------------
+
+
+def _open(asked: argparse.Namespace) -> tuple[Config, Store]:
+    if asked.config:
+        resolved = config.load(Path(asked.config), asked.set)
+    else:
+        resolved = config.load(config.CONFIGS / "base.yaml", asked.set)
+    log.setup(resolved["common"].log_level)
+    return resolved, open_store(asked.store or resolved["common"].store)
+
+
+def _read(store: Store, key: str) -> Any:
+    try:
+        return json.loads(store.read(key))
+    except KeyError:
+        return None
+
+
+def _page(store: Store, key: str) -> str:
+    return str(store.local(key) or f"{store.address}/{key}")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+

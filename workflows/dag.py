@@ -1,0 +1,41 @@
+"""The pipeline, stated once: what follows what. ``local`` walks it here, ``argo`` renders it for the cluster.
+
+What a step reads is the contract's (stages/common/contract.py); here stand order, fan-out, outputs and deadlines.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Task:
+    """One step in the pipeline."""
+
+    step: str
+    depends: tuple[str, ...] = ()
+    ended: bool = False  # runs also when what it depends on failed: it looks for itself
+    fan_out: str = ""  # plan's output that lists its items
+    outputs: tuple[str, ...] = ()  # small outputs that the next steps or people see
+    files: tuple[str, ...] = ()  # outputs that are files, such as the report
+    deadline_seconds: int = 3600
+    gpus: bool = False
+
+
+PLAN = Task("plan", outputs=("config", "todo", "families", "workers"), deadline_seconds=600)
+
+TASKS = (
+    Task("prepare", depends=("plan",), outputs=("rows",)),
+    Task("search-create", depends=("prepare",), fan_out="families", deadline_seconds=600),
+    Task("search-work", depends=("search-create",), fan_out="workers", deadline_seconds=86400, gpus=True),
+    Task("search-collect", depends=("search-work",), ended=True, fan_out="families", outputs=("best",), deadline_seconds=600),
+    Task("train", depends=("search-collect",), fan_out="families", outputs=("rounds", "valid_auc", "valid_average_precision"), deadline_seconds=86400, gpus=True),
+    Task("evaluate", depends=("train",), outputs=("winner", "auc", "average_precision", "suspicious")),
+    Task("validate", depends=("evaluate",), outputs=("verdict", "failed")),
+    Task("deploy", depends=("validate",), outputs=("version", "generation", "promoted"), deadline_seconds=600),
+)
+
+# The exit handler: draws the report and closes the run's record, whatever happened.
+CLOSE = Task("evaluate-report", files=("report.html",), deadline_seconds=600)
+
+RETRIED = (75, 76, 137, 143, -1)  # exit codes that another attempt can heal; -1 is a lost pod
+RETRIES = 3
+BACKOFF_SECONDS = 5

@@ -1,0 +1,116 @@
+"""Walk the pipeline on this machine: one process per step that has work, none for a step that is done."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stages.common import contract, log
+from stages.common.address import Addresses
+from stages.common.contract import STEPS, Item
+from stages.common.errors import Interrupted, MissingInput
+from workflows import dag
+
+
+@dataclass
+class Outcome:
+    """How one step with one item ended."""
+
+    step: str
+    item: Item
+    state: str  # done (was there), made, gated, failed
+    seconds: float = 0.0
+    code: int = 0
+    outputs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Step and item, as people name them."""
+        return contract.label(self.step, self.item)
+
+
+def walk(addresses: Addresses, config: str) -> list[Outcome]:
+    """Bring every step to its end, in the DAG's order; the last outcome is the one that failed, if one did.
+
+    A lost or damaged input is voided by who read it: then the walk starts again, once per loss.
+    """
+    outcomes: dict[str, Outcome] = {}
+    healed: set[frozenset[str]] = set()
+    while True:
+        failed = _walk_once(addresses, config, outcomes)
+        if failed is None or failed.code != MissingInput.code:
+            return list(outcomes.values())
+        addresses.forget()
+        lost = frozenset(o.label for o in outcomes.values() if o.code == 0 and addresses.state(o.step, o.item) == "run")
+        if not lost or lost in healed:
+            return list(outcomes.values())
+        healed.add(lost)
+        log.warning("run.heals", lost=", ".join(sorted(lost)))
+        del outcomes[failed.label]
+
+
+def _walk_once(addresses: Addresses, config: str, outcomes: dict[str, Outcome]) -> Outcome | None:
+    """Walk the DAG once; give the outcome that failed."""
+    for task in dag.TASKS:
+        for item in addresses.config.items(task.step):
+            name = contract.label(task.step, item)
+            state = addresses.state(task.step, item)
+            if state == "run":
+                outcome = _attempts(task, item, addresses, config)
+                addresses.forget()
+            elif name in outcomes:
+                continue
+            else:
+                outcome = Outcome(task.step, item, state)
+            if outcome.code == 0 and not outcome.outputs and (manifest := addresses.find(task.step, item)):
+                outcome.outputs = manifest.outputs
+            outcomes[name] = outcome
+            if outcome.code:
+                return outcome
+    return None
+
+
+def _attempts(task: dag.Task, item: Item, addresses: Addresses, config: str) -> Outcome:
+    """Run one step, again after what another attempt can heal."""
+    started = time.monotonic()
+    for attempt in range(dag.RETRIES + 1):
+        code, outputs = _run(task, item, addresses, config, attempt)
+        if code not in dag.RETRIED or attempt == dag.RETRIES:
+            break
+        pause = dag.BACKOFF_SECONDS * 2**attempt
+        log.warning("step.retry", step=task.step, exit=code, attempt=attempt + 1, seconds=pause)
+        time.sleep(pause)
+    return Outcome(task.step, item, outputs.pop("state", "made") if code == 0 else "failed", round(time.monotonic() - started, 2), code, outputs)
+
+
+def _run(task: dag.Task, item: Item, addresses: Addresses, config: str, attempt: int) -> tuple[int, dict[str, Any]]:
+    """Start the step's program, as a shell would; give its exit code (137 for SIGKILL, as a shell does) and outputs."""
+    with tempfile.TemporaryDirectory(prefix="surefoot-") as folder:
+        command = [sys.executable, "-m", STEPS[task.step].entry, "--config", config, "--store", addresses.store.address]
+        command += ["--item", json.dumps(item)] if item else []
+        environment = {**os.environ, "SUREFOOT_CHILD": "1", "SUREFOOT_ATTEMPT": str(attempt), "PYTHONPATH": os.pathsep.join(_python_path())}
+        answer = Path(folder) / "answer"
+        with answer.open("wb") as stdout, subprocess.Popen(command, env=environment, stdout=stdout) as process:
+            try:
+                code = process.wait(timeout=task.deadline_seconds)
+            except Interrupted:
+                process.terminate()
+                process.wait()
+                raise
+            except subprocess.TimeoutExpired:
+                log.error("step.deadline", step=task.step, seconds=task.deadline_seconds)
+                process.terminate()
+                code = process.wait()
+        text = answer.read_text(encoding="utf-8").strip()
+    outputs = json.loads(text) if code == 0 and text else {}
+    return (128 - code if code < 0 else code), {name: value for name, value in outputs.items() if name not in ("step", "item")}
+
+
+def _python_path() -> list[str]:
+    """Find this checkout's packages from any folder."""
+    return [str(Path(__file__).resolve().parents[1]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
