@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import os
-import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from minio import Minio
 from minio import time as amz_time
 from minio.credentials.providers import StaticProvider
 from minio.error import InvalidResponseError, S3Error, ServerError
-from minio.helpers import DictType
+from minio.helpers import DictType, check_bucket_name
 from minio.signer import sign_v4_s3
 
 from stages.common.errors import ConfigError, NotNow, SurefootError
@@ -39,8 +38,10 @@ PASSING = {"SlowDown", "RequestTimeout", "OperationAborted", "ConditionalRequest
 def open_s3(address: str) -> "S3Store":
     """Open ``s3://bucket/prefix`` with what the environment says of server and credentials."""
     bucket, _, prefix = address.removeprefix("s3://").rstrip("/").partition("/")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
-        raise ConfigError(f"{address}: {bucket!r} is no name of a bucket. Give s3://bucket/prefix.")
+    try:
+        check_bucket_name(bucket, strict=True)
+    except ValueError as error:
+        raise ConfigError(f"{address}: {error}. Give s3://bucket/prefix.") from error
     # A secret that came from a file often ends in a newline, which no header may hold.
     values = {name: os.environ.get(name, "").strip() for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     if missing := [name for name, value in values.items() if not value]:
@@ -60,7 +61,7 @@ class S3Store(Store):
 
     def __init__(self, bucket: str, prefix: str, endpoint: str, provider: StaticProvider) -> None:
         url = urlsplit(endpoint)
-        if url.scheme not in {"http", "https"}:
+        if url.scheme not in {"http", "https"} or not url.hostname:
             raise ValueError("not an address of a server")
         self.address = f"s3://{bucket}/{prefix}".rstrip("/")
         self._bucket, self._prefix, self._endpoint, self._provider = bucket, prefix, endpoint, provider
@@ -201,7 +202,7 @@ class S3Store(Store):
         except InvalidResponseError as error:
             status = error._code  # noqa: SLF001 - the client keeps the status to itself
             raise self._refusal(key, status, f"HTTP {status}", "no S3 answer") from error
-        except (urllib3.exceptions.HTTPError, ParseError) as error:
+        except (urllib3.exceptions.HTTPError, ParseError, ValueError) as error:  # the client's ValueError: an answer with something missing
             if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in error.args):
                 raise ConfigError(f"{self._endpoint}: {_line(error)}. Set SSL_CERT_FILE to the authority's certificate.") from error
             raise NotNow(f"{self._endpoint}: {_line(error)}.") from error

@@ -66,7 +66,7 @@ class Store(Protocol):
 def open_store(address: str) -> Store:
     """Open a folder or ``s3://bucket/prefix``, made where it is missing, after a proof that create-once works there."""
     if address.startswith("s3://"):
-        from stages.common.s3 import open_s3  # noqa: PLC0415 - the client costs half a second, and a folder does without
+        from stages.common.s3 import open_s3  # Here, since the client costs half a second, and a folder does without
 
         return open_s3(address)
     if not address or "://" in address:
