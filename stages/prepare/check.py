@@ -1,0 +1,129 @@
+"""What a table must be to learn from; each function refuses with the numbers and what to do."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stages.common.errors import DataError
+from stages.prepare.config import Config
+
+RESERVED = ("_label", "_row", "_time", "_entity")
+POSITIVE = ("1", "true", "yes", "y", "t", "fraud", "bad", "positive")  # lower case, the first that is there
+
+
+@contextmanager
+def about(table: str) -> Iterator[None]:
+    """Say of a refusal which table it is about."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{table}: {error}") from error
+
+
+def spoken(value: Any) -> str:
+    """Give a cell as a person names it: 1.0 is "1", True is "true"."""
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Give the name that is most like the given one."""
+    return difflib.get_close_matches(name, list(names), n=1, cutoff=0.0)[0]
+
+
+def check_names(frame: pd.DataFrame, config: Config) -> None:
+    """Columns that the config names are there, and none has a name that prepare itself uses."""
+    named = {"label": config.label, "time": config.time, "id": config.id, "entity": config.entity}
+    for option, column in [*named.items(), *(("drop", column) for column in config.drop)]:
+        if column is not None and column not in frame:
+            raise DataError(f"prepare.{option} names column {column!r}, which is not there; nearest: {nearest(column, map(str, frame))!r}.")
+    if taken := [column for column in frame if column in RESERVED]:
+        raise DataError(f"column {taken[0]!r} has a name that Surefoot uses itself ({', '.join(RESERVED)}). Rename it.")
+
+
+def check_label(values: pd.Series, positive: Any) -> tuple[str, str, NDArray[np.int8]]:
+    """Give the label's positive and negative value, and each row's answer: 1 or 0."""
+    counts = {spoken(value): int(count) for value, count in values.value_counts().items()}
+    said = ", ".join(f"{value[:40]!r} in {count} rows" for value, count in list(counts.items())[:4])
+    if missing := int(values.isna().sum()):
+        raise DataError(f"the label {values.name!r} is missing in {missing} of {len(values)} rows. Remove or complete them.")
+    if len(counts) == 1:
+        raise DataError(f"the label {values.name!r} is the same in all rows: {said}. There is nothing to learn.")
+    if len(counts) > 2:
+        raise DataError(f"the label {values.name!r} has {len(counts)} values not two: {said}. Name another column in prepare.label.")
+    if positive is not None and spoken(positive) not in counts:
+        raise DataError(f"prepare.positive is {spoken(positive)!r}, but the label {values.name!r} has {said}.")
+    wanted = spoken(positive) if positive is not None else likely_positive(counts)
+    other = next(value for value in counts if value != wanted)
+    return wanted, other, np.asarray([spoken(value) == wanted for value in values], dtype=np.int8)
+
+
+def likely_positive(counts: dict[str, int]) -> str:
+    """Give the value that is looked for: 1, true, yes and the like, else the rarer one."""
+    usual = [value for word in POSITIVE for value in counts if value.lower() == word]
+    return usual[0] if usual else min(counts, key=lambda value: (counts[value], value))
+
+
+def check_ids(values: pd.Series) -> None:
+    """No id is missing or stands twice."""
+    if missing := int(values.isna().sum()):
+        raise DataError(f"the id {values.name!r} is missing in {missing} of {len(values)} rows. Complete them, or set prepare.id to null.")
+    if twice := int(values.duplicated().sum()):
+        first = values[values.duplicated(keep=False)].iloc[0]
+        raise DataError(f"the id {values.name!r} is not unique: {twice} of {len(values)} rows repeat one, such as {spoken(first)[:40]!r}.")
+
+
+def check_finite(frame: pd.DataFrame) -> None:
+    """No number is infinite."""
+    for column in frame:
+        infinite = np.isinf(frame[column].to_numpy()) if pd.api.types.is_float_dtype(frame[column]) else np.zeros(1)
+        if infinite.any():
+            row = int(frame.index[int(infinite.argmax())]) + 1
+            raise DataError(f"column {column!r} has {infinite.sum()} infinite values, the first in data row {row}. Correct or empty them.")
+
+
+def event_times(values: pd.Series) -> NDArray[Any]:
+    """Give event times as nanoseconds since 1970 (UTC), or as the numbers that they are."""
+    if missing := int(values.isna().sum()):
+        raise DataError(f"the event time {values.name!r} is missing in {missing} of {len(values)} rows. Complete or remove them.")
+    if pd.api.types.is_string_dtype(values) or pd.api.types.is_bool_dtype(values):
+        wrong = pd.to_datetime(values.astype("str"), format="ISO8601", errors="coerce", utc=True).isna().to_numpy()
+        first = int(wrong.argmax())
+        found = f"{wrong.sum()} values are no times, such as {spoken(values.iloc[first])[:40]!r} in data row {values.index[first] + 1}"
+        if not wrong.any():
+            found = "the times are written in several ways, such as some with a zone and some without"
+        raise DataError(f"the event time {values.name!r}: {found}. Write them as 2024-01-31 23:59:59, or as numbers.")
+    if not pd.api.types.is_datetime64_any_dtype(values):
+        return values.to_numpy()
+    if values.min() < pd.Timestamp.min or values.max() > pd.Timestamp.max:
+        raise DataError(f"the event time {values.name!r} runs from {values.min()} to {values.max()}: not all of these can be.")
+    return values.to_numpy(dtype="datetime64[ns]").astype(np.int64)
+
+
+def check_splits(labels: dict[str, NDArray[np.int8]], split: str, min_per_class: int) -> None:
+    """Each split has rows, and enough of both classes."""
+    sizes = ", ".join(f"{name} {len(label)}" for name, label in labels.items())
+    if empty := [name for name, label in labels.items() if not len(label)]:
+        raise DataError(f"the split by {split} leaves {empty[0]} without a row ({sizes}): too few rows, or too many at one time.")
+    for name, label in labels.items():
+        positives = int(label.sum())
+        for count, kind in ((positives, "positives"), (len(label) - positives, "negatives")):
+            if count < min_per_class:
+                raise DataError(
+                    f"{name} has {count} {kind} in {len(label)} rows where prepare.min_per_class asks for {min_per_class}. "
+                    f"Give more rows, or change prepare.split or the shares of the splits."
+                )
+
+
+def check_features(names: list[str]) -> None:
+    """Something is left to learn from."""
+    if not names:
+        raise DataError("no column is left to learn from: all are constant, name rows, or were given another role.")

@@ -1,0 +1,63 @@
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from stages.common.section import Section, path, result
+
+GENERATED = {"label": "is_fraud", "positive": 1, "time": "time", "id": "transaction", "entity": "customer"}
+
+
+class Config(Section):
+    """Options of prepare."""
+
+    source: Literal["file", "generated"] = result("generated", "a table of your own, or one that the project makes for trying out")
+    path: str | None = path(None, "CSV or Parquet file, relative to the config file, or an address; its bytes count, not its place")
+    delimiter: Literal[",", ";", "\t", "|"] = result(",", "what separates the fields of a CSV file")
+    expected_rows: int | None = result(None, "number of data rows, checked; then a CSV file may end without a newline", ge=1)
+
+    label: str | None = result(None, "column with the two-valued answer")
+    positive: str | int | float | bool | None = result(
+        None, "the label's value to look for; null: 1, true, yes or the like, else the rarer"
+    )
+    time: str | None = result(None, "column with the event time (ISO 8601 or a number): gives hour and weekday, is no feature itself")
+    id: str | None = result(None, "column that names the row: no value twice, never a feature")
+    entity: str | None = result(None, "column that names who acts (a customer): kept together by a random split, never a feature")
+    drop: list[str] = result([], "columns that are left out, such as those known only after the event")
+
+    split: Literal["time", "order", "random"] = result("time", "test is what comes last in time, last in the file, or rows at random")
+    validation_split: float = result(0.2, "share of the rows to choose settings by", gt=0, lt=1)
+    test_split: float = result(0.1, "share of the rows to score the winner on", gt=0, lt=1)
+    min_per_class: int = result(5, "positives, and negatives, that train, valid and test must each have", ge=1)
+    seed: int = result(0, "seed of the random split and of the sample", ge=0)
+    sample_size: int | None = result(None, "rows drawn at random from the table; null: all", ge=1)
+    max_categories: int = result(256, "values kept per text column, the most frequent; others count as missing", ge=2, le=10_000)
+
+    generated_rows: int = result(20_000, "rows of the generated table", ge=100, le=10_000_000)
+    generated_seed: int = result(0, "seed of the generated table", ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _generated_roles(cls, given: Any) -> Any:
+        """Name the generated table's columns, which are known."""
+        if not isinstance(given, dict) or given.get("source", "generated") != "generated":
+            return given
+        return given | {name: column for name, column in GENERATED.items() if given.get(name) is None}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Config":
+        if self.source == "file" and not self.path:
+            raise ValueError("source is file, but path names none (surefoot init my.csv writes a config for a table)")
+        if not self.label:
+            raise ValueError("label names no column (surefoot init my.csv guesses it)")
+        if self.split == "time" and self.time is None:
+            raise ValueError("split is time, but time names no column: name it, or set split to order or random")
+        if self.validation_split + self.test_split >= 1:
+            raise ValueError(f"validation_split {self.validation_split} and test_split {self.test_split} leave no rows to train on")
+        named = [name for name in (self.label, self.time, self.id, self.entity, *self.drop) if name is not None]
+        if twice := sorted({name for name in named if named.count(name) > 1}):
+            raise ValueError(f"column {twice[0]!r} is named twice among label, time, id, entity and drop")
+        return self
+
+    def raw(self) -> dict[str, str]:
+        """Give the raw files that prepare reads, by name."""
+        return {"table": self.path} if self.source == "file" and self.path else {}

@@ -1,0 +1,91 @@
+"""From a raw table to three splits that any booster can read."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stages.common import contract
+from stages.common.step import Run
+from stages.features import features as feature
+from stages.features.features import Features, Roles, Table
+from stages.prepare import check, generate
+from stages.prepare.config import Config
+from stages.prepare.read import read
+from stages.prepare.split import SPLITS, split
+
+
+def prepare(config: Config, run: Run) -> dict[str, Any]:
+    """Read the table, check it, split it, fit the features on train alone, and write all three splits by them."""
+    assert config.label
+    with check.about(config.path or "the generated table"):
+        frame = raw_table(config, run)
+        check.check_names(frame, config)
+        check.check_finite(frame.drop(columns=config.drop))
+        positive, negative, y = check.check_label(frame[config.label], config.positive)
+        times = check.event_times(frame[config.time]) if config.time else None
+        entities = entity_names(frame[config.entity]) if config.entity else None
+        if config.id:
+            check.check_ids(frame[config.id])
+        part = split(config, times, entities, len(frame))
+        check.check_splits({name: y[part == number] for number, name in enumerate(SPLITS)}, config.split, config.min_per_class)
+        roles = Roles(config.label, positive, negative, config.time, config.id, config.entity, tuple(config.drop))
+        features = feature.fit(frame[part == SPLITS.index("train")], roles, config.max_categories)
+        check.check_features(features.names)
+
+    splits = {}
+    for number, name in enumerate(SPLITS):
+        mine = part == number
+        beside = [None if values is None else values[mine] for values in (times, entities)]
+        splits[name] = Table(feature.apply(features, frame[mine]), y[mine], frame.index[mine].to_numpy(dtype=np.int64), *beside)
+        feature.write(splits[name], run.out / f"{name}.parquet")
+        run.progress(number + 1, len(SPLITS))
+    (run.out / "features.json").write_bytes(contract.dump(features.to_json()))
+    (run.out / "data.json").write_bytes(contract.dump(description(config, features, splits)))
+    return {"rows": len(frame), "positives": int(y.sum()), "features": len(features.names)}
+
+
+def raw_table(config: Config, run: Run) -> pd.DataFrame:
+    """Give the raw table, or a sample of it; the index is the row's number in the file."""
+    if config.source == "generated":
+        frame = generate.table(config.generated_rows, config.generated_seed)
+    else:
+        keys = tuple(column for column in (config.id, config.entity) if column)
+        path = run.source("table")
+        frame = read(path, delimiter=config.delimiter, expected_rows=config.expected_rows, as_text=keys)
+    if config.sample_size and config.sample_size < len(frame):
+        chosen = np.random.default_rng(config.seed).choice(len(frame), config.sample_size, replace=False)
+        frame = frame.iloc[np.sort(chosen)]
+    return frame
+
+
+def entity_names(values: pd.Series) -> NDArray[np.object_]:
+    """Give entities as text; where none is known, None."""
+    codes, entities = pd.factorize(values)
+    return np.array([*map(check.spoken, entities), None], dtype=object)[codes]
+
+
+def description(config: Config, features: Features, splits: dict[str, Table]) -> dict[str, Any]:
+    """Describe the table for people and reports: sizes, spans, ranges in train, and what was decided on the way."""
+    train = splits["train"].X
+    columns: dict[str, Any] = {}
+    for column in features.columns:
+        values = train[column.name]
+        span = {"categories": len(column.categories)} if column.categories else {"min": float(values.min()), "max": float(values.max())}
+        columns[column.name] = {"missing": int(values.isna().sum()), **span}
+    sizes: dict[str, Any] = {name: {"rows": len(table.y), "positives": int(table.y.sum())} for name, table in splits.items()}
+    for name, table in splits.items():
+        if table.time is not None:
+            sizes[name] |= {"first": table.time.min().item(), "last": table.time.max().item()}
+    notes = [f"{len(features.dropped)} of the raw columns are no features: {', '.join(name for name, _ in features.dropped)}"]
+    if config.positive is None:
+        notes.append(f"{features.roles.positive!r} was taken for the positive label: prepare.positive names none")
+    return {
+        "rows": sum(size["rows"] for size in sizes.values()),
+        "positives": sum(size["positives"] for size in sizes.values()),
+        "split": config.split,
+        "splits": sizes,
+        "columns": columns,  # as in train
+        "notes": notes,
+    }
