@@ -232,6 +232,8 @@ def program(name: str, parser: argparse.ArgumentParser, work: Callable[[argparse
     os.dup2(2, 1)  # libraries that print do not reach whoever reads the outputs
     if os.environ.get("SUREFOOT_CHILD") and sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: die with the walk that started us
+    # Threads that wait for each other sleep instead of spinning: on shared cores a fit is several times faster.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     checkpoint.catch_signals()
     log.setup(os.environ.get("SUREFOOT__COMMON__LOG_LEVEL", "INFO"), step=name)
     asked = parser.parse_args(argv)

@@ -1,0 +1,56 @@
+# `make` alone prints what there is.
+PYTHON ?= python3.12
+BIN := .venv/bin
+CONFIG ?= configs/example.yaml
+TAG ?= dev
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint faults cluster bench show render lock images clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: .venv/ready  ## make .venv with the locked versions
+
+.venv/ready: images/requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement images/requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+run: setup  ## train, judge and deploy on a table that the project makes (or CONFIG=configs/my.yaml)
+	@$(BIN)/surefoot run $(CONFIG)
+
+test: setup  ## the tests that need nothing but this checkout, in minutes
+	$(BIN)/python -m pytest
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+faults: setup  ## the tests that kill, damage and race
+	$(BIN)/python -m pytest -m faults
+
+cluster: setup  ## the tests on a Kubernetes with Argo (KUBECONFIG)
+	$(BIN)/python -m pytest -m cluster
+
+bench: setup  ## measure, as ratios
+	$(BIN)/python -m pytest -m bench
+
+show: setup  ## print the figures: seconds (median of 3), lines, sizes, coverage
+	$(BIN)/python -m tests.show
+
+render: setup  ## write what is generated: configs/base.yaml and the chart's workflow
+	$(BIN)/python -m workflows.options > configs/base.yaml
+	$(BIN)/python -m workflows.argo > charts/surefoot/files/workflowtemplate.json
+
+lock: setup  ## resolve all versions anew, with hashes and without any index address
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.12 --generate-hashes --upgrade \
+	  --no-emit-index-url --no-header --annotation-style line --output-file images/requirements.lock --quiet
+
+images: setup  ## build the stages' images with Docker, as surefoot/<stage>:$(TAG)
+	images/build $(TAG)
+
+clean:  ## forget the environment and the local store
+	rm -rf .venv store
