@@ -1,0 +1,246 @@
+"""The workflow that the cluster runs: as checked in, without the faults that hang or hide, and submitted whole."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from stages.common import contract
+from stages.common.errors import ConfigError, NotNow
+from workflows import argo, dag
+
+Template = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def rendered() -> str:
+    return argo.text()
+
+
+@pytest.fixture
+def template(rendered: str) -> Template:
+    document = json.loads(rendered)
+    assert isinstance(document, dict)
+    return document
+
+
+def step(template: Template, name: str) -> Any:
+    return next(one for one in template["spec"]["templates"] if one["name"] == name)
+
+
+def task(template: Template, name: str) -> Any:
+    return next(one for one in step(template, "main")["dag"]["tasks"] if one["name"] == name)
+
+
+def test_the_chart_holds_what_the_dag_renders_to(rendered: str) -> None:
+    """`python -m workflows.argo --write` (make render) brings the file up to date."""
+    assert argo.CHART_FILE.read_text(encoding="utf-8") == rendered
+
+
+def test_every_step_of_the_contract_is_in_the_workflow(template: Template) -> None:
+    names = {one["name"] for one in step(template, "main")["dag"]["tasks"]}
+    assert names == {"plan", *contract.STEPS}
+    assert {one["name"] for one in template["spec"]["templates"]} == names | {"main", "exit", dag.CLOSE.step}
+    assert set(argo.ROOM) == names | {dag.CLOSE.step}
+
+
+def test_nothing_waits_for_a_result_that_plan_found(template: Template) -> None:
+    """A step is skipped on plan's word, and deploy also where the verdict is another one."""
+    assert task(template, "train")["when"] == "{{= jsonpath(tasks.plan.outputs.parameters.todo, `$['train']`) == 'run' }}"
+    assert "tasks.validate.outputs.parameters.verdict == 'accepted'" in task(template, "deploy")["when"]
+    assert task(template, "search-work")["withParam"] == "{{tasks.plan.outputs.parameters.workers}}"
+
+
+def test_the_rendered_workflow_has_none_of_the_faults(template: Template) -> None:
+    assert argo.check(template) == []
+
+
+def change(name: str, *path: str | int, to: Any = None) -> Callable[[Template], None]:
+    """Set what is at the path in one template, or drop it."""
+
+    def mutate(template: Template) -> None:
+        found = template["spec"] if name == "spec" else step(template, name)
+        for key in path[:-1]:
+            found = found[key]
+        if to is None:
+            del found[path[-1]]
+        else:
+            found[path[-1]] = to
+
+    return mutate
+
+
+def retask(name: str, key: str, value: Any) -> Callable[[Template], None]:
+    return lambda template: task(template, name).update({key: value})
+
+
+FAULTS = {
+    "spec: automountServiceAccountToken is not false": change("spec", "automountServiceAccountToken"),
+    "spec: executor.serviceAccountName is missing": change("spec", "executor"),
+    "spec: the pods' securityContext is another": change("spec", "securityContext", "runAsNonRoot", to=False),
+    "train: its depends does not name plan": retask("train", "depends", "search-collect"),
+    "search-collect: its depends does not take every end of search-work": retask(
+        "search-collect", "depends", "plan && (search-work.Succeeded || search-work.Failed)"
+    ),
+    "evaluate: reads the aggregate of train": retask("evaluate", "when", "{{tasks.train.outputs.parameters.auc}} > 0"),
+    "train: its retry has no limit": change("train", "retryStrategy", "limit"),
+    "train: its retry does not ask asInt(lastRetry.exitCode)": change(
+        "train", "retryStrategy", "expression", to="lastRetry.exitCode in [75, 76]"
+    ),
+    "train: its back-off has no duration": change("train", "retryStrategy", "backoff", "duration"),
+    "prepare: its container has no command": change("prepare", "container", "command"),
+    "prepare: has no deadline": change("prepare", "activeDeadlineSeconds"),
+    "plan: output config has no default": change("plan", "outputs", "parameters", 0, "valueFrom", "default"),
+    "evaluate-report: output report is not optional": change("evaluate-report", "outputs", "artifacts", 0, "optional"),
+    "deploy: volume outputs is not there": change("deploy", "volumes", to=[{"name": "tmp", "emptyDir": {}}]),
+    "deploy: /outputs is on no volume": change("deploy", "container", "volumeMounts", to=[]),
+    "deploy: its securityContext is another": change("deploy", "container", "securityContext", "readOnlyRootFilesystem"),
+    "train: its podSpecPatch is no JSON object": change("train", "podSpecPatch", to='{"containers": ['),
+    "train: its podSpecPatch patches more than main's resources": change("train", "podSpecPatch", to='{"containers": [{"name": "wait"}]}'),
+    "train: its podSpecPatch asks lastRetry": change(
+        "train", "podSpecPatch", to='{"containers": [{"name": "main", "resources": "{{=lastRetry.exitCode}}"}]}'
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_is_found_and_no_other(fault: str, template: Template) -> None:
+    FAULTS[fault](template)
+    assert argo.check(template) == [fault]
+
+
+def test_every_check_has_a_fault_that_it_finds(template: Template) -> None:
+    silent = set(argo.CHECKS)
+    for fault in FAULTS.values():
+        changed = json.loads(json.dumps(template))
+        fault(changed)
+        silent -= {one for one in argo.CHECKS if list(one(changed))}
+    assert silent == set()
+
+
+def test_argo_lint_passes_it() -> None:
+    program = shutil.which("argo")
+    if program is None:
+        pytest.skip("the argo program is not in PATH: argo lint was not run")
+    done = subprocess.run([program, "lint", "--offline", str(argo.CHART_FILE)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no linting errors" in done.stdout + done.stderr
+
+
+# --- submitting -----------------------------------------------------------------------------------
+
+
+class Server(BaseHTTPRequestHandler):
+    """As much of the Argo server as a submit speaks to."""
+
+    template: Template
+    created: list[Template]
+    tokens: list[str | None]
+    phases: list[str]
+
+    def do_GET(self) -> None:
+        """Give the WorkflowTemplate, or the Workflow in its next phase."""
+        self.tokens.append(self.headers["Authorization"])
+        if "/workflow-templates/" in self.path:
+            found = self.template if "/fraud/" in self.path else None
+            self.answer(200 if found else 404, found or {"message": "workflowtemplates.argoproj.io not found"})
+        else:
+            self.answer(200, {"metadata": {"name": "surefoot-abcde"}, "spec": {}, "status": {"phase": self.phases.pop(0)}})
+
+    def do_POST(self) -> None:
+        """Take a Workflow."""
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.created.append(body["workflow"])
+        self.answer(200, {"metadata": {"name": "surefoot-abcde"}, "spec": {}})
+
+    def answer(self, code: int, document: Any) -> None:
+        """Send a JSON document."""
+        body = json.dumps(document).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server(template: Template, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Server]]:
+    handler = type("Handler", (Server,), {"template": template, "created": [], "tokens": [], "phases": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        monkeypatch.setenv("ARGO_SERVER", f"http://127.0.0.1:{listening.server_port}")
+        monkeypatch.setenv("ARGO_NAMESPACE", "fraud")
+        monkeypatch.setenv("ARGO_TOKEN", "secret")
+        yield handler
+        listening.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # Hera's
+def test_a_submit_states_every_parameter(server: type[Server], template: Template) -> None:
+    """`argo retry -p` forgets the template's values that the Workflow does not state."""
+    assert argo.submit("config/1.json", "s3://other/store", tag="7") == "surefoot-abcde"
+
+    (workflow,) = server.created
+    values = {one["name"]: one["value"] for one in workflow["spec"]["arguments"]["parameters"]}
+    assert set(values) == {one["name"] for one in template["spec"]["arguments"]["parameters"]}
+    assert values["config"] == "config/1.json"
+    assert values["store"] == "s3://other/store"
+    assert values["tag"] == "7"
+    assert workflow["spec"]["workflowTemplateRef"] == {"name": "surefoot"}
+    assert set(server.tokens) == {"Bearer secret"}
+
+
+def test_waiting_ends_with_the_workflow(server: type[Server]) -> None:
+    server.phases[:] = ["Running", "Failed", "Pending", "Succeeded"]
+    assert argo.wait("surefoot-abcde", pause=0.01) == 1
+    assert argo.wait("surefoot-abcde", pause=0.01) == 0
+    assert server.phases == []
+
+
+@pytest.mark.usefixtures("server")
+def test_an_unknown_parameter_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"knows no parameter gpu\. Known: config, store"):
+        argo.submit("config/1.json", "s3://other/store", gpu="1")
+
+
+@pytest.mark.usefixtures("server")
+def test_a_namespace_without_the_chart_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARGO_NAMESPACE", "other")
+    with pytest.raises(ConfigError, match=r"namespace other.*helm install surefoot"):
+        argo.submit("config/1.json", "s3://other/store")
+
+
+def test_a_server_that_is_not_there_is_not_now(monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
+    monkeypatch.setenv("ARGO_SERVER", f"127.0.0.1:{closed_port}")
+    monkeypatch.setenv("ARGO_SECURE", "false")
+    monkeypatch.setenv("ARGO_NAMESPACE", "fraud")
+    with pytest.raises(NotNow, match=f"127.0.0.1:{closed_port}"):
+        argo.submit("config/1.json", "s3://other/store")
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        return server.server_port
+
+
+def test_what_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("ARGO_")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(ConfigError, match="ARGO_SERVER and ARGO_NAMESPACE not set"):
+        argo.submit("config/1.json", "s3://other/store")
+
+
+def test_the_command_prints_it(rendered: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "workflows.argo"], capture_output=True, text=True, check=True)
+    assert done.stdout == rendered

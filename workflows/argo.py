@@ -1,0 +1,415 @@
+"""The DAG as an Argo WorkflowTemplate, what ``argo lint`` does not see in it, and how a run is submitted.
+
+    python -m workflows.argo             prints the template
+    python -m workflows.argo --write     writes it into the chart
+
+The *skipping* form: plan says per step whether there is something to do, and ``when`` listens. The surprises that
+shape it (each task depends on plan; a join reads the store, never a fan-out's outputs; defaults everywhere) are in docs/argo.md.
+"""
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+from hera import exceptions as refused
+from hera.workflows import (
+    DAG,
+    Artifact,
+    Container,
+    EmptyDirVolume,
+    Env,
+    NoneArchiveStrategy,
+    Parameter,
+    Resources,
+    RetryStrategy,
+    SecretEnv,
+    Task,
+    WorkflowsService,
+    WorkflowTemplate,
+)
+from hera.workflows import models as m
+
+from stages.common import log
+from stages.common.contract import STEPS
+from stages.common.errors import ConfigError, NotNow
+from workflows import dag
+
+NAME = "surefoot"  # of the WorkflowTemplate, its accounts and its Secret: one Surefoot per namespace
+CHART_FILE = Path(__file__).parents[1] / "charts" / "surefoot" / "files" / "workflowtemplate.json"
+
+# Per step: CPU asked for, and main memory in MiB (asked for and at most). The chart's values go over it.
+ROOM: dict[str, dict[str, str | int]] = {
+    "plan": {"cpu": "100m", "memory": 256},
+    "prepare": {"cpu": "250m", "memory": 1024},
+    "search-create": {"cpu": "100m", "memory": 512},
+    "search-work": {"cpu": "500m", "memory": 1024},
+    "search-collect": {"cpu": "100m", "memory": 512},
+    "train": {"cpu": "500m", "memory": 1024},
+    "evaluate": {"cpu": "250m", "memory": 1024},
+    "validate": {"cpu": "250m", "memory": 1024},
+    "deploy": {"cpu": "100m", "memory": 256},
+    "evaluate-report": {"cpu": "100m", "memory": 512},
+}
+RETRY = RetryStrategy(
+    limit=str(dag.RETRIES),
+    backoff=m.Backoff(duration=f"{dag.BACKOFF_SECONDS}s", factor=2, cap="1m"),
+    expression=f'lastRetry.status == "Error" || asInt(lastRetry.exitCode) in {list(dag.RETRIED)}',
+)
+DEFAULTS = {"todo": "{}", "families": "[]", "workers": "[]"}  # of outputs; the others' is empty
+LOCKED = m.SecurityContext(allow_privilege_escalation=False, read_only_root_filesystem=True, capabilities=m.Capabilities(drop=["ALL"]))
+# The user stands on the pod alone: init and wait must have main's, or they cannot read its files.
+POD = m.PodSecurityContext(
+    run_as_non_root=True, run_as_user=1000, run_as_group=1000, fs_group=1000, seccomp_profile=m.SeccompProfile(type="RuntimeDefault")
+)
+
+
+# --- rendering ------------------------------------------------------------------------------------
+
+
+def render() -> dict[str, Any]:
+    """Render ``dag.TASKS`` and the exit handler as a WorkflowTemplate."""
+    parameters = [
+        Parameter(name="config", description="address of the config in the store, or of a dataset's YAML file in the image"),
+        Parameter(name="store", value="s3://surefoot/store", description="s3://bucket/prefix that keeps everything"),
+        Parameter(name="images", value="surefoot/", description="what stands before the stage in an image's name"),
+        Parameter(name="tag", value="dev", description="version of the images"),
+        Parameter(name="room", value=json.dumps(ROOM, sort_keys=True), description="per step: CPU asked for, memory in MiB"),
+    ]
+    with WorkflowTemplate(
+        name=NAME,
+        entrypoint="main",
+        on_exit="exit",
+        arguments=parameters,
+        parallelism=8,
+        service_account_name=NAME,
+        automount_service_account_token=False,
+        executor=m.ExecutorConfig(service_account_name=f"{NAME}-executor"),
+        security_context=POD,
+        ttl_strategy=m.TTLStrategy(seconds_after_completion=7 * 24 * 3600),
+    ) as template:
+        programs = {task.step: _program(task) for task in (dag.PLAN, *dag.TASKS, dag.CLOSE)}
+        with DAG(name="main", fail_fast=False):
+            for task in (dag.PLAN, *dag.TASKS):
+                _task(task, programs[task.step])
+        with DAG(name="exit"):
+            # Where plan refused, there is no run to report on.
+            planned = "{{= (workflow.outputs?.parameters?.config ?? '') != '' }}"
+            known = {"config": "{{workflow.outputs.parameters.config}}"}
+            Task(name=dag.CLOSE.step, template=programs[dag.CLOSE.step], when=planned, arguments=known)
+    rendered = template.to_dict()
+    assert isinstance(rendered, dict)
+    return rendered
+
+
+def _program(task: dag.Task) -> Container:
+    """Render one step as a container template."""
+    stage = task.step.split("-", maxsplit=1)[0]
+    entry = "stages." + task.step.replace("-", ".")
+    is_plan = task is dag.PLAN
+    given = "{{workflow.parameters.config}}" if is_plan else "{{inputs.parameters.config}}"
+    args = ["--config", given, "--store", "{{workflow.parameters.store}}"]
+    args += ["--run", "{{workflow.name}}"] if is_plan else []
+    args += ["--item", "{{inputs.parameters.item}}"] if task.fan_out else []
+    args += ["--status", "{{workflow.status}}"] if task is dag.CLOSE else []
+    takes = ([] if is_plan else ["config"]) + (["item"] if task.fan_out else [])
+    room = ROOM[task.step]
+    return Container(
+        name=task.step,
+        image=f"{{{{workflow.parameters.images}}}}{stage}:{{{{workflow.parameters.tag}}}}",
+        image_pull_policy="IfNotPresent",
+        command=["python", "-m", entry],
+        args=[*args, "--outputs", "/outputs"],
+        env=[
+            Env(name="HOME", value="/tmp"),  # noqa: S108 - an emptyDir: the root is read-only
+            Env(name="SUREFOOT_ATTEMPT", value="{{retries}}"),
+            *(SecretEnv(name=name, secret_name=NAME, secret_key=name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
+            SecretEnv(name="AWS_ENDPOINT_URL", secret_name=NAME, secret_key="AWS_ENDPOINT_URL", optional=True),  # noqa: S106 - a key's name
+            *(SecretEnv(name=name, secret_name=NAME, secret_key=name) for name in ("SUREFOOT_STUDY",) if stage in ("plan", "search")),
+        ],
+        inputs=[Parameter(name=name) for name in takes],
+        outputs=[*_parameters(task), *_artifacts(task)],
+        # /outputs outlives a container that is killed for memory; a file in the container's own layer would not.
+        volumes=[EmptyDirVolume(name="outputs", mount_path="/outputs"), EmptyDirVolume(name="tmp", mount_path="/tmp")],  # noqa: S108
+        resources=Resources(cpu_request=str(room["cpu"]), memory_request=f"{room['memory']}Mi", memory_limit=f"{room['memory']}Mi"),
+        security_context=LOCKED,
+        retry_strategy=RETRY,
+        pod_spec_patch=_growing(task.step),
+        active_deadline_seconds=task.deadline_seconds,
+    )
+
+
+def _growing(step: str) -> str:
+    """Patch a pod with the room that the workflow's parameter gives: half of it more on each retry."""
+    # Backticks, since quotes would be escaped twice: this is JSON in JSON.
+    asked = f"jsonpath(workflow.parameters.room, `$['{step}']"
+    memory = {"memory": f"{{{{= asInt({asked}.memory`) * (2 + asInt(retries)) / 2) }}}}Mi"}
+    cpu = {"cpu": f"{{{{= {asked}.cpu`) }}}}"}
+    return json.dumps({"containers": [{"name": "main", "resources": {"requests": {**cpu, **memory}, "limits": memory}}]})
+
+
+def _parameters(task: dag.Task) -> list[Parameter]:
+    # The exit handler sees no task's outputs, only global ones.
+    seen_at_exit = {"config"} if task is dag.PLAN else set()
+    return [
+        Parameter(
+            name=name,
+            global_name=name if name in seen_at_exit else None,
+            value_from=m.ValueFrom(path=f"/outputs/{name}", default=DEFAULTS.get(name, "")),
+        )
+        for name in task.outputs
+    ]
+
+
+def _artifacts(task: dag.Task) -> list[Artifact]:
+    return [Artifact(name=Path(name).stem, path=f"/outputs/{name}", optional=True, archive=NoneArchiveStrategy()) for name in task.files]
+
+
+def _task(task: dag.Task, program: Container) -> None:
+    words: dict[str, Any] = {}
+    if task is not dag.PLAN:
+        words["arguments"] = {"config": "{{tasks.plan.outputs.parameters.config}}"}
+        words["depends"] = " && ".join(["plan", *(_ended(name) if task.ended else name for name in task.depends if name != "plan")])
+        words["when"] = _has_work(task)
+    if task.fan_out:
+        words["with_param"] = f"{{{{tasks.plan.outputs.parameters.{task.fan_out}}}}}"
+        words["arguments"]["item"] = "{{item}}"
+    Task(name=task.step, template=program, **words)
+
+
+def _ended(step: str) -> str:
+    # A list that is empty makes a fan-out Skipped.
+    return f"({step}.Succeeded || {step}.Failed || {step}.Errored || {step}.Skipped)"
+
+
+def _has_work(task: dag.Task) -> str:
+    """Ask plan's word, and where a gate is, the output that it waits for (plan knows it where that step is skipped)."""
+
+    def said(step: str) -> str:
+        return f"jsonpath(tasks.plan.outputs.parameters.todo, `$['{step}']`)"
+
+    gate = STEPS[task.step].gate
+    if gate is None:
+        return f"{{{{= {said(task.step)} == 'run' }}}}"
+    step, output, value = gate
+    opened = f"({said(step)} != 'run' || tasks.{step}.outputs.parameters.{output} == '{value}')"
+    return f"{{{{= {said(task.step)} == 'run' && {opened} }}}}"
+
+
+def text() -> str:
+    """Give the template as JSON: the same bytes from every version of Hera, and no bare ``n`` that reads as a boolean."""
+    return json.dumps(render(), indent=2, sort_keys=True) + "\n"
+
+
+# --- what argo lint does not see ------------------------------------------------------------------
+
+
+def check(template: dict[str, Any]) -> list[str]:
+    """Find the faults that ``argo lint`` passes and that hang, hide or repeat work at run time. No finding: an empty list."""
+    return [finding for one in CHECKS for finding in one(template)]
+
+
+def _containers(template: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    return (one for one in template["spec"]["templates"] if "container" in one)
+
+
+def _tasks(template: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    return (task for one in template["spec"]["templates"] if "dag" in one for task in one["dag"]["tasks"])
+
+
+def accounts(template: dict[str, Any]) -> Iterator[str]:
+    """Give the executor an account of its own, since main has no token; without one the workflow errs at run time."""
+    spec = template["spec"]
+    if spec.get("automountServiceAccountToken") is not False:
+        yield "spec: automountServiceAccountToken is not false"
+    if not spec.get("executor", {}).get("serviceAccountName"):
+        yield "spec: executor.serviceAccountName is missing"
+
+
+def plan_first(template: dict[str, Any]) -> Iterator[str]:
+    """Each task names plan in its depends: Argo hangs after a memoized hit otherwise."""
+    for task in _tasks(template):
+        if task["name"] not in ("plan", dag.CLOSE.step) and "plan" not in re.findall(r"[\w.-]+", task.get("depends", "")):
+            yield f"{task['name']}: its depends does not name plan"
+
+
+def joins(template: dict[str, Any]) -> Iterator[str]:
+    """Take each end of a fan-out, Skipped too, and never its aggregate, which hangs when no child succeeded."""
+    fanned = [task["name"] for task in _tasks(template) if "withParam" in task or "withItems" in task]
+    for task in _tasks(template):
+        for name in fanned:
+            said = task.get("depends", "")
+            if f"{name}." in said and not all(f"{name}.{end}" in said for end in ("Succeeded", "Failed", "Errored", "Skipped")):
+                yield f"{task['name']}: its depends does not take every end of {name}"
+            if f"tasks.{name}.outputs" in json.dumps(task):
+                yield f"{task['name']}: reads the aggregate of {name}"
+
+
+def retries(template: dict[str, Any]) -> Iterator[str]:
+    """Each container says how often, how soon and after which exit codes it is tried again."""
+    for one in _containers(template):
+        retry = one.get("retryStrategy", {})
+        if not re.fullmatch(r"\d+", str(retry.get("limit", ""))):
+            yield f"{one['name']}: its retry has no limit"
+        expression = retry.get("expression", "")
+        if not expression or "exitCode" in re.sub(r"asInt\(lastRetry\.exitCode\)", "", expression):
+            yield f"{one['name']}: its retry does not ask asInt(lastRetry.exitCode)"
+        if not retry.get("backoff", {}).get("duration"):
+            yield f"{one['name']}: its back-off has no duration"
+
+
+def commands(template: dict[str, Any]) -> Iterator[str]:
+    """Each container names its command: the controller asks a registry for it otherwise."""
+    return (f"{one['name']}: its container has no command" for one in _containers(template) if not one["container"].get("command"))
+
+
+def deadlines(template: dict[str, Any]) -> Iterator[str]:
+    """Each container ends some day."""
+    return (f"{one['name']}: has no deadline" for one in _containers(template) if not one.get("activeDeadlineSeconds"))
+
+
+def outputs(template: dict[str, Any]) -> Iterator[str]:
+    """Each output has a default or is optional: a good step whose file is missing would run again."""
+    for one in _containers(template):
+        given = one.get("outputs", {})
+        for parameter in given.get("parameters", []):
+            if "default" not in parameter["valueFrom"]:
+                yield f"{one['name']}: output {parameter['name']} has no default"
+        for artifact in given.get("artifacts", []):
+            if not artifact.get("optional"):
+                yield f"{one['name']}: output {artifact['name']} is not optional"
+
+
+def volumes(template: dict[str, Any]) -> Iterator[str]:
+    """Each mounted volume is there, and outputs are on one."""
+    for one in _containers(template):
+        known = {volume["name"] for volume in [*one.get("volumes", []), *template["spec"].get("volumes", [])]}
+        mounts = one["container"].get("volumeMounts", [])
+        for mount in mounts:
+            if mount["name"] not in known:
+                yield f"{one['name']}: volume {mount['name']} is not there"
+        if not any(mount["mountPath"] == "/outputs" for mount in mounts):
+            yield f"{one['name']}: /outputs is on no volume"
+
+
+def restricted(template: dict[str, Any]) -> Iterator[str]:
+    """Pods satisfy the Pod Security level restricted, with a read-only root; the user stands on the pod alone."""
+    if template["spec"].get("securityContext") != POD.model_dump(by_alias=True, exclude_none=True):
+        yield "spec: the pods' securityContext is another"
+    for one in _containers(template):
+        if one["container"].get("securityContext") != LOCKED.model_dump(by_alias=True, exclude_none=True):
+            yield f"{one['name']}: its securityContext is another"
+
+
+def patches(template: dict[str, Any]) -> Iterator[str]:
+    """Each podSpecPatch is JSON that patches main, and grows by retries alone: the last exit code is lost by an eviction."""
+    for one in _containers(template):
+        try:
+            patched = json.loads(one.get("podSpecPatch", "{}")).get("containers", [])
+        except (ValueError, AttributeError):
+            yield f"{one['name']}: its podSpecPatch is no JSON object"
+            continue
+        if any(set(container) - {"name", "resources"} or container.get("name") != "main" for container in patched):
+            yield f"{one['name']}: its podSpecPatch patches more than main's resources"
+        if "lastRetry" in one.get("podSpecPatch", ""):
+            yield f"{one['name']}: its podSpecPatch asks lastRetry"
+
+
+CHECKS: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
+    accounts,
+    plan_first,
+    joins,
+    retries,
+    commands,
+    deadlines,
+    outputs,
+    volumes,
+    restricted,
+    patches,
+)
+
+
+# --- submitting -----------------------------------------------------------------------------------
+
+
+def submit(config: str, store: str, **parameters: str) -> str:
+    """Create a Workflow from the cluster's WorkflowTemplate and give its name.
+
+    Every parameter of the template is copied into the Workflow, since ``argo retry -p`` forgets those that it does not state.
+    ``config`` is an address in ``store``; ``parameters`` go over the template's values. The Argo server, a token and the
+    namespace are taken from ARGO_SERVER, ARGO_TOKEN and ARGO_NAMESPACE.
+
+    Raises:
+        ConfigError: the server's address is not given, or it refuses.
+        NotNow: the server is not there right now.
+
+    """
+    service = _service()
+    found = _ask(lambda: service.get_workflow_template(NAME))
+    known = {parameter.name: parameter.value for parameter in (found.spec.arguments and found.spec.arguments.parameters) or []}
+    given = {**known, **parameters, "config": config, "store": store}
+    if unknown := sorted(set(given) - set(known)):
+        raise ConfigError(f"WorkflowTemplate {NAME} knows no parameter {', '.join(unknown)}. Known: {', '.join(known)}.")
+    workflow = m.Workflow(
+        metadata=m.ObjectMeta(generate_name=f"{NAME}-"),
+        spec=m.WorkflowSpec(
+            workflow_template_ref=m.WorkflowTemplateRef(name=NAME),
+            arguments=m.Arguments(parameters=[m.Parameter(name=name, value=value) for name, value in given.items()]),
+        ),
+    )
+    made = _ask(lambda: service.create_workflow(m.WorkflowCreateRequest(workflow=workflow)))
+    return str(made.metadata.name)
+
+
+def wait(name: str, pause: float = 2.0) -> int:
+    """Wait until a Workflow has ended; give 0 where it succeeded, else 1, and say why in the log."""
+    service = _service()
+    while True:
+        found = _ask(lambda: service.get_workflow(name, fields="metadata.name,spec,status.phase,status.message"))
+        phase, message = (found.status.phase, found.status.message) if found.status else (None, None)
+        if phase == "Succeeded":
+            log.info("workflow.succeeded", workflow=name)
+            return 0
+        if phase in ("Failed", "Error"):
+            log.error("workflow.failed", workflow=name, phase=phase, message=message, so=f"argo get {name}")
+            return 1
+        time.sleep(pause)
+
+
+def _service() -> WorkflowsService:
+    server, namespace = os.environ.get("ARGO_SERVER", ""), os.environ.get("ARGO_NAMESPACE", "")
+    if missing := [name for name, value in (("ARGO_SERVER", server), ("ARGO_NAMESPACE", namespace)) if not value]:
+        wanted = "Set ARGO_SERVER=https://host:2746, ARGO_NAMESPACE, and ARGO_TOKEN where the server asks for one."
+        raise ConfigError(f"{' and '.join(missing)} not set. {wanted}")
+    if "://" not in server:  # as the argo command takes it
+        server = f"{'http' if os.environ.get('ARGO_SECURE') == 'false' else 'https'}://{server}"
+    verify = os.environ.get("ARGO_INSECURE_SKIP_VERIFY") != "true"
+    return WorkflowsService(host=server.rstrip("/") + "/", verify_ssl=verify, token=os.environ.get("ARGO_TOKEN"), namespace=namespace)
+
+
+def _ask[T](question: Callable[[], T]) -> T:
+    """Ask the Argo server and say its refusals in words that help."""
+    where = f"the Argo server {os.environ['ARGO_SERVER']}, namespace {os.environ['ARGO_NAMESPACE']}"
+    try:
+        return question()
+    except refused.NotFound as error:
+        raise ConfigError(f"{where}: {error}. Install the chart there: helm install surefoot charts/surefoot.") from error
+    except (refused.Unauthorized, refused.Forbidden) as error:
+        raise ConfigError(f"{where}: {error}. Set ARGO_TOKEN to the token of an account that may create workflows there.") from error
+    except refused.BadRequest as error:
+        raise ConfigError(f"{where}: {error}") from error
+    except (refused.HeraException, requests.RequestException) as error:
+        raise NotNow(f"{where}: {error}") from error
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--write"]:
+        CHART_FILE.parent.mkdir(parents=True, exist_ok=True)
+        CHART_FILE.write_text(text(), encoding="utf-8")
+    else:
+        sys.stdout.write(text())
