@@ -1,0 +1,136 @@
+"""The chart: valid, restricted, every value explained, and the workflow in it left as rendered."""
+
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+
+from workflows import argo
+
+CHART = argo.CHART_FILE.parents[1]
+PROGRAM = shutil.which("helm")
+Document = dict[str, Any]
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="the helm program is not in PATH: the chart was not rendered")
+
+
+def helm(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([PROGRAM or "", *words], capture_output=True, text=True, check=False)
+
+
+def rendered(*sets: str) -> list[Document]:
+    done = helm("template", "surefoot", str(CHART), "--namespace", "fraud", *(word for one in sets for word in ("--set", one)))
+    assert done.returncode == 0, done.stderr
+    return [one for one in yaml.safe_load_all(done.stdout) if one]
+
+
+def one(documents: list[Document], kind: str, name: str) -> Any:
+    return next(found for found in documents if found["kind"] == kind and found["metadata"]["name"] == name)
+
+
+def parameters(workflow: Document) -> dict[str, Any]:
+    return {found["name"]: found.get("value") for found in workflow["spec"]["arguments"]["parameters"]}
+
+
+def variables(workflow: Document) -> list[Any]:
+    return [entry for template in workflow["spec"]["templates"] for entry in template.get("container", {}).get("env", [])]
+
+
+def test_helm_lint_passes() -> None:
+    done = helm("lint", "--strict", str(CHART))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_workflow_is_the_rendered_one_but_for_the_values() -> None:
+    workflow = one(rendered("tag=v7", "room.train.memory=4096", "credentials.existingSecret=mine"), "WorkflowTemplate", "surefoot")
+    known = json.loads(argo.CHART_FILE.read_text(encoding="utf-8"))
+
+    values, before = parameters(workflow), parameters(known)
+    assert values["tag"] == "v7"
+    assert json.loads(values["room"])["train"] == {"cpu": "500m", "memory": 4096}
+    assert json.loads(values["room"])["prepare"] == json.loads(before["room"])["prepare"]
+    assert argo.check(workflow) == []
+    del workflow["metadata"]["labels"]
+    workflow["spec"]["arguments"] = known["spec"]["arguments"]
+    secrets = [entry["valueFrom"]["secretKeyRef"] for entry in variables(workflow) if "valueFrom" in entry]
+    assert {secret["name"] for secret in secrets} == {"mine"}
+    for secret in secrets:
+        secret["name"] = argo.NAME
+    assert workflow == known
+
+
+def test_without_values_the_workflow_is_the_rendered_one() -> None:
+    workflow = one(rendered(), "WorkflowTemplate", "surefoot")
+    known = json.loads(argo.CHART_FILE.read_text(encoding="utf-8"))
+    for document in (workflow, known):
+        room = next(found for found in document["spec"]["arguments"]["parameters"] if found["name"] == "room")
+        room["value"] = json.loads(room["value"])
+    del workflow["metadata"]["labels"]
+    assert workflow == known
+
+
+def test_pods_of_the_servers_are_restricted() -> None:
+    pods = [found["spec"]["template"]["spec"] for found in rendered() if found["kind"] in ("Deployment", "Job")]
+    assert len(pods) == 3
+    for pod in pods:
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        for container in pod["containers"]:
+            assert container["securityContext"] == argo.LOCKED.model_dump(by_alias=True, exclude_none=True)
+            assert container["resources"]["limits"]["memory"]
+
+
+def test_no_account_may_do_more_than_report() -> None:
+    roles = [found["rules"] for found in rendered() if "Role" in found["kind"] and "rules" in found]
+    assert roles == [[{"apiGroups": ["argoproj.io"], "resources": ["workflowtaskresults"], "verbs": ["create", "patch"]}]]
+
+
+def test_passwords_stand_in_the_secret_alone() -> None:
+    documents = rendered("credentials.secretAccessKey=correct-horse")
+    assert [found["kind"] for found in documents if "correct-horse" in json.dumps(found)] == ["Secret"]
+
+
+def test_with_servers_of_ones_own_the_chart_makes_none() -> None:
+    documents = rendered("minio.enabled=false", "postgres.enabled=false", "credentials.existingSecret=mine")
+    assert {found["kind"] for found in documents} == {"ServiceAccount", "Secret", "ConfigMap", "Role", "RoleBinding", "WorkflowTemplate"}
+    assert [found["metadata"]["name"] for found in documents if found["kind"] == "Secret"] == ["surefoot-executor.service-account-token"]
+
+
+@pytest.mark.parametrize("wrong", ["store=folder", "room.train.memory=4Gi", "room.tune=512", "tga=1", "minio.storage=big"])
+def test_a_wrong_value_is_refused(wrong: str) -> None:
+    done = helm("template", "surefoot", str(CHART), "--set", wrong)
+    assert done.returncode != 0
+    key, _, _ = wrong.partition("=")
+    assert key.rpartition(".")[2] in done.stderr
+
+
+def test_every_value_has_a_comment_and_a_place_in_the_schema() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+
+    def known(section: Document) -> Document:
+        found: Document = schema["definitions"][section["$ref"].rpartition("/")[2]] if "$ref" in section else section
+        return found
+
+    lines = (CHART / "values.yaml").read_text(encoding="utf-8").splitlines()
+    section = ""
+    for above, line in itertools.pairwise(lines):
+        match = re.match(r"( {0,2})(\w+):", line)
+        if match is None:
+            continue
+        section = section if match[1] else match[2]
+        place = known(schema["properties"][section])
+        assert match[2] in (place["properties"] if match[1] else schema["properties"])
+        assert above.lstrip().startswith("#") or match[2] == "credentials", line
+
+
+def test_what_the_owner_of_argo_sets_is_restricted() -> None:
+    fragment = yaml.safe_load((CHART / "files" / "controller.yaml").read_text(encoding="utf-8"))
+    assert (
+        argo.LOCKED.model_dump(by_alias=True, exclude_none=True).items()
+        <= yaml.safe_load(fragment["data"]["executor"])["securityContext"].items()
+    )
