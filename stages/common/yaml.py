@@ -1,9 +1,10 @@
 """Strict YAML: what a person sees is what is read.
 
-YAML 1.2's numbers and booleans (``1e-3`` is a number, ``no`` and ``12:30`` are strings); no aliases, no tags, no
-duplicate keys; limits for size and depth.
+YAML 1.2's numbers and booleans (``1e-3`` is a number, ``no``, ``12:30`` and ``007`` are strings); no aliases, no tags,
+no duplicate keys; limits for size and depth.
 """
 
+import math
 import re
 from typing import Any
 
@@ -13,6 +14,7 @@ from stages.common.errors import ConfigError
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
+UNREADABLE = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # written by an escape; the rest PyYAML refuses itself
 
 
 class _Loader(yaml.SafeLoader):
@@ -39,11 +41,23 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
-                raise _refuse(f"a key must be a word, not {getattr(key, 'value', 'a list')!r}", key)
+                found = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a list or a mapping"
+                raise _refuse(f"a key must be a word, not {found}", key)
             if key.value in seen:
                 raise _refuse(f"key {key.value!r} stands twice", key)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: Any) -> Any:
+        if UNREADABLE.search(node.value):
+            raise _refuse(f"{node.value!r} holds a character that is no text", node)
+        return super().construct_scalar(node)
+
+    def number(self, node: Any) -> int | float:
+        text = self.construct_scalar(node)
+        if math.isinf(float(text)):
+            raise _refuse(f"{text[:20]} is larger than any number that a computer keeps", node)
+        return int(text) if _INT.match(text) else float(text)
 
 
 def _refuse(what: str, where: Any) -> yaml.MarkedYAMLError:
@@ -51,12 +65,13 @@ def _refuse(what: str, where: Any) -> yaml.MarkedYAMLError:
 
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)$")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(~|null|Null|NULL|)$"), ["~", "n", "N", ""])
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
-_Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(loader.construct_scalar(node)))
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.number)
 
 
 def load(text: bytes | str, name: str) -> Any:
