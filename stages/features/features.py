@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stages.common.errors import DataError
 
-CLOCK: dict[str, Callable[[Any], Any]] = {"hour": lambda when: when.dt.hour, "weekday": lambda when: when.dt.dayofweek}  # Monday is 0
+CLOCK: dict[str, Callable[[Any], Any]] = {"hour": lambda when: when.dt.hour, "weekday": lambda when: when.dt.day_of_week}  # Monday is 0
 MOSTLY_DISTINCT = 0.9  # of a text column's values: it names rows and says nothing of a new one
 
 
