@@ -8,7 +8,8 @@ import difflib
 import importlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -84,17 +85,16 @@ def load(path: Path, sets: Iterable[str] = (), environment: Mapping[str, str] = 
 
     """
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            text = file.read(yaml.MAX_BYTES + 1)  # a table given by mistake need not be read whole
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}. Give --config a YAML file; `surefoot init my.csv` writes one.") from error
     own = _mapping(yaml.load(text, str(path)), str(path))
-    said = [("environment", entry) for entry in _environment(environment)] + [("--set", entry) for entry in sets]
-    spoken = [(where, entry, *_assignment(where, entry)) for where, entry in said]
-    profile = own.pop("profile", None)
-    for _, _, keys, value in spoken:
-        profile = value if keys == ["profile"] else profile
+    spoken = [*_environment(environment), *_sets(sets)]
+    said = [(str(path), own.pop("profile", None)), *((where, value) for where, keys, value in spoken if keys == ["profile"])]
+    where, profile = said[-1]
     if profile not in (None, "development", "production"):
-        raise ConfigError(f"{path}: profile {profile!r} is neither development nor production.")
+        raise ConfigError(f"{where}: profile {profile!r} is neither development nor production.")
     layers = [(CONFIGS / f"{layer}.yaml") for layer in ("base", profile) if layer]
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -102,32 +102,37 @@ def load(path: Path, sets: Iterable[str] = (), environment: Mapping[str, str] = 
         if layer.exists():
             _lay(values, _mapping(yaml.load(layer.read_bytes(), str(layer)), str(layer)), str(layer), origins, layer.parent)
     _lay(values, own, str(path), origins, path.resolve().parent)
-    for where, entry, keys, value in spoken:
+    for where, keys, value in spoken:
         if keys != ["profile"]:
             section, key = keys
-            _lay(values, {section: {key: value}}, f"{where} {entry}", origins, Path.cwd())
+            _lay(values, {section: {key: value}}, where, origins, Path.cwd())
     return Config(path.stem, _typed(values, origins, str(path)))
 
 
-def _mapping(document: Any, name: str) -> dict[str, Any]:
+def _mapping(document: Any, name: str, wanted: str = "sections such as `prepare:`") -> dict[str, Any]:
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise ConfigError(f"{name}: expected sections such as `prepare:`, found {type(document).__name__}.")
+        raise ConfigError(f"{name}: expected {wanted}, found {type(document).__name__}.")
     return document
 
 
-def _environment(environment: Mapping[str, str]) -> list[str]:
-    given = {name: value for name, value in environment.items() if name.startswith("SUREFOOT__")}
-    return [f"{name.removeprefix('SUREFOOT__').lower().replace('__', '.')}={value}" for name, value in sorted(given.items())]
+def _environment(environment: Mapping[str, str]) -> Iterator[tuple[str, list[str], Any]]:
+    """Give who says something, of which section and key, and what."""
+    for name in sorted(name for name in environment if name.startswith("SUREFOOT__")):
+        keys = name.lower().split("__")[1:]
+        if len(keys) != 2 and keys != ["profile"]:
+            raise ConfigError(f"environment {name}: write SUREFOOT__SECTION__KEY, such as SUREFOOT__TRAIN__SEED=1.")
+        yield f"environment {name}", keys, yaml.load(environment[name], f"environment {name}")
 
 
-def _assignment(where: str, entry: str) -> tuple[list[str], Any]:
-    key, equals, value = entry.partition("=")
-    keys = key.strip().split(".")
-    if not equals or len(keys) != 2 and keys != ["profile"]:
-        raise ConfigError(f"{where} {entry!r}: write section.key=value, such as train.seed=1.")
-    return keys, yaml.load(value, f"{where} {entry!r}")
+def _sets(sets: Iterable[str]) -> Iterator[tuple[str, list[str], Any]]:
+    for entry in sets:
+        key, equals, value = entry.partition("=")
+        keys = key.strip().split(".")
+        if not equals or (len(keys) != 2 and keys != ["profile"]):
+            raise ConfigError(f"--set {entry}: write section.key=value, such as train.seed=1.")
+        yield f"--set {entry}", keys, yaml.load(value, f"--set {entry}")
 
 
 def _lay(values: dict[str, Any], layer: dict[str, Any], name: str, origins: dict[str, str], folder: Path) -> None:
@@ -135,11 +140,11 @@ def _lay(values: dict[str, Any], layer: dict[str, Any], name: str, origins: dict
     types = section_types()
     for section, keys in layer.items():
         if section not in types:
-            raise ConfigError(f"{name}: unknown section {section!r}{_nearest(section, types)}.")
-        for key, value in _mapping(keys, f"{name}: {section}").items():
+            raise ConfigError(f"{name}: unknown section {section!r}{_nearest(section, types)}")
+        for key, value in _mapping(keys, f"{name}: {section}", "keys and values").items():
             fields = types[section].model_fields
             if key not in fields:
-                raise ConfigError(f"{name}: unknown key {section}.{key}{_nearest(key, fields, section + '.')}.")
+                raise ConfigError(f"{name}: unknown key {section}.{' '.join(key.split())}{_nearest(key, fields, section + '.')}")
             extra = fields[key].json_schema_extra
             is_place = isinstance(extra, dict) and extra.get("path") and isinstance(value, str) and not _is_address(value)
             values.setdefault(section, {})[key] = str(folder / value) if is_place else value
@@ -147,12 +152,12 @@ def _lay(values: dict[str, Any], layer: dict[str, Any], name: str, origins: dict
 
 
 def _is_address(value: str) -> bool:
-    return value.startswith(("raw/", "s3://"))
+    return bool(re.fullmatch(r"raw/[0-9a-f]{64}", value))
 
 
-def _nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(prefix + k for k in known)}"
+def _nearest(word: str, known: Collection[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(prefix + k for k in known) or 'none'}."
 
 
 def _typed(values: Mapping[str, Any], origins: Mapping[str, str], name: str) -> dict[str, Section]:
@@ -167,5 +172,6 @@ def _typed(values: Mapping[str, Any], origins: Mapping[str, str], name: str) -> 
             origin = origins.get(".".join(where.split(".")[:2]), name)
             more = f" ({len(others)} more wrong)" if others else ""
             reason = first["msg"].removeprefix("Value error, ")
-            raise ConfigError(f"{origin}: {where}: {reason}, found {first['input']!r}{more}.") from error
+            found = f", found {repr(first['input'])[:80]}" if first["loc"] else ""  # else: the section as a whole
+            raise ConfigError(f"{origin}: {where}: {reason}{found}{more}.") from error
     return sections

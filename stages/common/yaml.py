@@ -81,12 +81,12 @@ def load(text: bytes | str, name: str) -> Any:
         ConfigError: not YAML, not UTF-8, or something that this reader refuses.
 
     """
+    if len(text) > MAX_BYTES:
+        raise ConfigError(f"{name}: more than {MAX_BYTES} bytes: this is no config file.")
     try:
         text = text.decode() if isinstance(text, bytes) else text
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name}: not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
-    if len(text) > MAX_BYTES:
-        raise ConfigError(f"{name}: {len(text)} characters, more than {MAX_BYTES}: this is no config file.")
     try:
         return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:

@@ -94,7 +94,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "deep list": ("[" * 21 + "]" * 21, "f: line 1, column 21: nested deeper than 20."),
     "deep mapping": ("{a: " * 21 + "1" + "}" * 21, "f: line 1, column 78: nested deeper than 20."),
     "endless": ("[" * 100_000, "f: line 1, column 21: nested deeper than 20."),
-    "large": ("#" * 300_000, "f: 300000 characters, more than 262144: this is no config file."),
+    "large": ("#" * 300_000, "f: more than 262144 bytes: this is no config file."),
     "two documents": ("a: 1\n---\nb: 2\n", "f: line 2, column 1: but found another document."),
     "tab": ("a:\n\tb: 1\n", "f: line 2, column 1: found character '\\t' that cannot start any token."),
     "latin-1": ("a: é".encode("latin-1"), "f: not UTF-8 (byte 3). Save it as UTF-8."),
