@@ -34,7 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="surefoot", description="From a table to a deployed model; nothing finished is ever lost.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(work: Callable[[argparse.Namespace], int], name: str, text: str, *, needs_config: bool | None = None) -> argparse.ArgumentParser:
+    def command(
+        work: Callable[[argparse.Namespace], int], name: str, text: str, *, needs_config: bool | None = None
+    ) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text)
         made.set_defaults(command=work)
         if needs_config is not None:
@@ -83,7 +85,17 @@ def init(asked: argparse.Namespace) -> int:
     from workflows.init import init_file
 
     out = asked.out or Path("configs") / f"{Path(asked.table).stem}.yaml"
-    init_file(Path(asked.table), out, label=asked.label, time=asked.time, id=asked.id, entity=asked.entity, drop=tuple(asked.drop), split=asked.split, force=asked.force)
+    init_file(
+        Path(asked.table),
+        out,
+        label=asked.label,
+        time=asked.time,
+        id=asked.id,
+        entity=asked.entity,
+        drop=tuple(asked.drop),
+        split=asked.split,
+        force=asked.force,
+    )
     _say(f"wrote {out}; look at its guesses, then: surefoot run {out}")
     return 0
 
@@ -125,7 +137,7 @@ def run(asked: argparse.Namespace) -> int:
     resolved, store = _open(asked)
     made = plans.plan(resolved, store)
     outcomes = local.walk(made.addresses, plans.write(made))
-    failed = outcomes[-1].code if outcomes[-1].code else 0
+    failed = outcomes[-1].code or 0
     reports.close(made.addresses, "Failed" if failed else "Succeeded")
     page = _page(store, f"runs/{made.addresses.config.pinned.run}/report.html") if made.addresses.config.pinned else ""
     known = {name: value for outcome in outcomes for name, value in outcome.outputs.items()}
@@ -205,7 +217,9 @@ def status(asked: argparse.Namespace) -> int:
     if asked.json:
         _say(json.dumps({"production": live, "run": record.get("run"), "closed": closed}))
         return 0
-    _say(f"production  version {live['version']}, generation {live['generation']}, since {live['at']}" if live else "production  nothing yet")
+    _say(
+        f"production  version {live['version']}, generation {live['generation']}, since {live['at']}" if live else "production  nothing yet"
+    )
     if record:
         _say(f"last run    {record['run']}: {closed['status'] if closed else 'running, or stopped: run it again to go on'}")
     return 0
@@ -228,7 +242,11 @@ def verify(asked: argparse.Namespace) -> int:
     found = artifact.verify(store)
     for line in found:
         _say(line)
-    _say(f"{store.address}: {len(found)} damaged; the next run makes them again" if found else f"{store.address}: every byte is as it was written")
+    _say(
+        f"{store.address}: {len(found)} damaged; the next run makes them again"
+        if found
+        else f"{store.address}: every byte is as it was written"
+    )
     return MissingInput.code if found else 0
 
 
@@ -244,10 +262,7 @@ def rollback(asked: argparse.Namespace) -> int:
 
 
 def _open(asked: argparse.Namespace) -> tuple[Config, Store]:
-    if asked.config:
-        resolved = config.load(Path(asked.config), asked.set)
-    else:
-        resolved = config.load(config.CONFIGS / "base.yaml", asked.set)
+    resolved = config.load(Path(asked.config), asked.set) if asked.config else config.load(config.CONFIGS / "base.yaml", asked.set)
     log.setup(resolved["common"].log_level)
     return resolved, open_store(asked.store or resolved["common"].store)
 
@@ -267,3 +282,5 @@ def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
+if __name__ == "__main__":
+    main()

@@ -85,7 +85,9 @@ def _attempts(task: dag.Task, item: Item, addresses: Addresses, config: str) -> 
         pause = dag.BACKOFF_SECONDS * 2**attempt
         log.warning("step.retry", step=task.step, exit=code, attempt=attempt + 1, seconds=pause)
         time.sleep(pause)
-    return Outcome(task.step, item, outputs.pop("state", "made") if code == 0 else "failed", round(time.monotonic() - started, 2), code, outputs)
+    return Outcome(
+        task.step, item, outputs.pop("state", "made") if code == 0 else "failed", round(time.monotonic() - started, 2), code, outputs
+    )
 
 
 def _run(task: dag.Task, item: Item, addresses: Addresses, config: str, attempt: int) -> tuple[int, dict[str, Any]]:

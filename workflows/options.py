@@ -1,5 +1,7 @@
 """Write configs/base.yaml from the options that the stages state: every option with its default and its comment.
 
+As `make render` does:
+
     python -m workflows.options > configs/base.yaml
 """
 

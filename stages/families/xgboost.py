@@ -116,8 +116,9 @@ def _boost(
         state = _State(**json.loads(head))
         booster.load_model(bytearray(model))
         booster.set_param(settings)
-        for rounds_then, value_then in state.scores if report else ():
-            report(rounds_then, value_then)
+        if report:
+            for earlier, score in state.scores:
+                report(earlier, score)
     while state.rounds < rounds and (valid is None or state.rounds - state.best_rounds < patience):
         for i in range(state.rounds, min(state.rounds + BORDER, rounds)):
             booster.update(train_matrix, i)
@@ -164,5 +165,4 @@ def load(path: Path) -> xgboost.Booster:
 
 def importance(model: xgboost.Booster) -> dict[str, float]:
     """Give each used column's total gain."""
-    gains: dict[str, float] = model.get_score(importance_type="total_gain")
-    return gains
+    return {name: float(np.sum(gain)) for name, gain in model.get_score(importance_type="total_gain").items()}

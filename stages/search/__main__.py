@@ -2,15 +2,20 @@
 
 import sys
 
-from stages.common import step
+from stages.common import log, step
+from stages.common.contract import STEPS
 from stages.common.errors import UsageError
 
+step_name = f"search-{(sys.argv[1:] or ['?'])[0]}"
 
-def _named() -> str:
-    if not sys.argv[1:] or (name := f"search-{sys.argv[1]}") not in step.STEPS:
+
+def check() -> None:
+    """Refuse what is no step of the search."""
+    if step_name not in STEPS:
         raise UsageError("python -m stages.search create|work|collect --config … --store …: say which step.")
-    return name
 
 
-code = step.guarded(_named)
-step.main(_named(), sys.argv[2:]) if code == 0 else sys.exit(code)
+log.setup()
+if code := step.guarded(check):
+    sys.exit(code)
+step.main(step_name, sys.argv[2:])

@@ -24,13 +24,19 @@ def collect(config: Config, run: Run) -> dict[str, Any]:
     trials = studies.finished(study)
     if studies.open_slot(config, trials) is not None:
         raise NotNow(f"{len(trials)} of {config.n_trials} trials are finished. Run search-work, then collect, again.")
-    slots = [
-        {"slot": slot, "params": trial.params, "state": trial.state.name.lower(), "value": trial.value, "reports": trial.intermediate_values}
+    slots: list[dict[str, Any]] = [
+        {
+            "slot": slot,
+            "params": trial.params,
+            "state": trial.state.name.lower(),
+            "value": trial.value,
+            "reports": trial.intermediate_values,
+        }
         for slot, trial in sorted(trials.items())
         if slot < config.n_trials
     ]
     complete = [slot for slot in slots if slot["state"] == TrialState.COMPLETE.name.lower()]
-    best = max(complete, key=lambda slot: (slot["value"], -slot["slot"]))
+    best = max(complete, key=lambda slot: slot["value"])  # of equals, the first
     result = {"family": run.item["family"], "metric": config.metric, **{name: best[name] for name in ("slot", "params", "value")}}
     (run.out / "trials.json").write_bytes(contract.dump(slots))
     (run.out / "best.json").write_bytes(contract.dump(result))

@@ -45,7 +45,8 @@ def storage(run: Run, *, create: bool = False) -> optuna.storages.RDBStorage:
     else:
         arguments = {"pool_size": 2, "max_overflow": 1, "pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
     try:
-        made = optuna.storages.RDBStorage(url, engine_kwargs=arguments, skip_table_creation=not create)
+        engine = url.replace("postgresql://", "postgresql+psycopg2://", 1)  # SQLAlchemy 2.1 takes the bare word for psycopg 3
+        made = optuna.storages.RDBStorage(engine, engine_kwargs=arguments, skip_table_creation=not create)
         if create and url.startswith("sqlite"):
             with made.engine.connect() as connection:
                 connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))

@@ -28,18 +28,24 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         "gpu": config.gpu_enabled,
     }
     with run.checkpoint(f"train/{run.address}/judged") as saved:
-        judged = family.fit(best["params"], train_rows, valid_rows, rounds=config.rounds, checkpoint=saved, report=_progress(run, config.rounds), **common)
+        judged = family.fit(
+            best["params"], train_rows, valid_rows, rounds=config.rounds, checkpoint=saved, report=_progress(run, config.rounds), **common
+        )
     suffix = Path(family.FILE).suffix
     family.save(judged.model, run.out / f"judged{suffix}")
     rows = together(train_rows, valid_rows, test_rows)
     with run.checkpoint(f"train/{run.address}/shipped") as saved:
-        shipped = family.fit(best["params"], rows, None, rounds=judged.rounds, checkpoint=saved, report=_progress(run, judged.rounds), **common)
+        shipped = family.fit(
+            best["params"], rows, None, rounds=judged.rounds, checkpoint=saved, report=_progress(run, judged.rounds), **common
+        )
     family.save(shipped.model, run.out / f"shipped{suffix}")
     scores = metrics.scores(valid_rows.y, family.predict(judged.model, valid_rows.X))
     model = {"family": best["family"], "params": best["params"], "metric": best["metric"], "rounds": judged.rounds, "valid": scores}
     (run.out / "model.json").write_bytes(contract.dump(model))
     run.device = judged.device
-    log.info("train.fitted", family=best["family"], rounds=judged.rounds, **{f"valid_{name}": round(value, 6) for name, value in scores.items()})
+    log.info(
+        "train.fitted", family=best["family"], rounds=judged.rounds, **{f"valid_{name}": round(value, 6) for name, value in scores.items()}
+    )
     return {"rounds": judged.rounds, **{f"valid_{name}": value for name, value in scores.items()}}
 
 
