@@ -116,7 +116,10 @@ def _recipe(step: str, family: str) -> dict[str, Any]:
 def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Say in words which parts of a plan document differ."""
     old, new = before["recipe"], now["recipe"]
-    words = [f"{now['step'].split('-')[0]}.{key}: {old['config'].get(key)!r} -> {new['config'].get(key)!r}" for key in _unlike(old["config"], new["config"])]
+    words = [
+        f"{now['step'].split('-')[0]}.{key}: {old['config'].get(key)!r} -> {new['config'].get(key)!r}"
+        for key in _unlike(old["config"], new["config"])
+    ]
     words += ["code"] if old["source"] != new["source"] else []
     words += [f"python {old['python']} -> {new['python']}"] if old["python"] != new["python"] else []
     words += [f"{lib} {old['libraries'].get(lib)} -> {new['libraries'].get(lib)}" for lib in _unlike(old["libraries"], new["libraries"])]

@@ -1,5 +1,7 @@
 """Artifacts: files by digest under a manifest; what is damaged is voided, never trusted.
 
+In the store they are:
+
     blobs/<sha256>                            every file, create-once
     <step>/<address>/manifest-<k>, void-<k>   the highest k that is not void counts
 """

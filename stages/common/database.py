@@ -15,7 +15,9 @@ def url(store: Store) -> str:
     """
     given = os.environ.get("SUREFOOT_STUDY", "")
     if store.address.startswith("s3://") and (not given or given.startswith("sqlite")):
-        raise ConfigError("SUREFOOT_STUDY: an s3 store needs a Postgres database for its studies: postgresql://user:password@host/database.")
+        raise ConfigError(
+            "SUREFOOT_STUDY: an s3 store needs a Postgres database for its studies: postgresql://user:password@host/database."
+        )
     if given and not given.startswith(("sqlite:///", "postgresql://")):
         raise ConfigError("SUREFOOT_STUDY: neither postgresql://user:password@host/database nor sqlite:///file.")
     return given or f"sqlite:///{store.address}/study.db"

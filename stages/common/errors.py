@@ -51,5 +51,5 @@ class Interrupted(BaseException):
     """SIGTERM or SIGINT was received. No ``Exception``, so that nothing swallows it on its way out."""
 
     def __init__(self, signal: int) -> None:
-        super().__init__(f"stopped by signal {signal}")
+        super().__init__(f"stopped by signal {signal}; run the same command again to go on")
         self.code = 128 + signal

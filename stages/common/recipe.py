@@ -29,7 +29,13 @@ BAKED = ROOT / "recipes.json"  # only in an image, which does not hold the other
 SILENT = {"stages.common.errors", "stages.common.log", "stages.common.telemetry"}
 # Shared by all families: not a family.
 FAMILY_ROOM = "stages.families."
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "xgboost": "xgboost-cpu", "psycopg2": "psycopg2-binary", "pynvml": "nvidia-ml-py"}
+DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "xgboost": "xgboost-cpu",
+    "psycopg2": "psycopg2-binary",
+    "pynvml": "nvidia-ml-py",
+}
 # Two builds of the same code.
 SAME = {"xgboost-cpu": "xgboost"}
 
@@ -110,7 +116,7 @@ def _is_other_family(name: str, family: str | None) -> bool:
 
 
 def _module_path(name: str) -> Path | None:
-    if name.split(".")[0] != "stages":
+    if name.split(".", maxsplit=1)[0] != "stages":
         return None
     base = ROOT.joinpath(*name.split("."))
     return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
@@ -143,7 +149,9 @@ def _canonical(node: Any) -> Any:
     if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
         return ["Raise", _canonical(node.exc.func)]
     if isinstance(node, ast.AST):
-        fields = [[name, value] for name, value in ast.iter_fields(node) if value not in (None, []) and name not in ("kind", "type_comment")]
+        fields = [
+            [name, value] for name, value in ast.iter_fields(node) if value not in (None, []) and name not in ("kind", "type_comment")
+        ]
         return [type(node).__name__, *([name, _canonical(value)] for name, value in fields)]
     return [type(node).__name__, repr(node)]
 
@@ -187,6 +195,7 @@ def locked() -> dict[str, tuple[str, frozenset[str], str]]:
 def declared() -> tuple[set[str], dict[str, set[str]]]:
     """Read pyproject.toml: what every stage needs, and what each extra adds."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
     def bare(lines: list[str]) -> set[str]:
         return {re.split(r"[=<>!\[;~ ]", line)[0].lower() for line in lines}
 

@@ -8,6 +8,7 @@ Nothing that a step's work needs is imported here: a step that finds its work do
 
 import argparse
 import ctypes
+import errno
 import importlib
 import json
 import os
@@ -30,6 +31,7 @@ from stages.common.errors import Interrupted, MissingInput, NotNow, OutOfMemory,
 from stages.common.store import Store, open_store
 
 BUG = 70
+LAST_WORDS = Path("/dev/termination-log")  # Kubernetes shows it beside the exit code
 
 
 class Run:
@@ -159,7 +161,9 @@ def run_step(step: str, item: Item, addresses: Addresses) -> dict[str, Any]:
     return {"state": state, **manifest.outputs}
 
 
-def _work(step: str, item: Item, addresses: Addresses, inputs: dict[str, Manifest], address: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _work(
+    step: str, item: Item, addresses: Addresses, inputs: dict[str, Manifest], address: str
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Call the stage's function in an empty folder; give its outputs, what was measured, and its uploaded files."""
     for library in recipe.unlike_lock(step, item):
         log.warning("library.unlike_lock", library=library, so="this step works at an address of its own")
@@ -185,7 +189,15 @@ def _work(step: str, item: Item, addresses: Addresses, inputs: dict[str, Manifes
 
 
 def _publish(
-    step: str, item: Item, addresses: Addresses, inputs: dict[str, Manifest], address: str, k: int, outputs: dict[str, Any], made: dict[str, Any], files: dict[str, Any]
+    step: str,
+    item: Item,
+    addresses: Addresses,
+    inputs: dict[str, Manifest],
+    address: str,
+    k: int,
+    outputs: dict[str, Any],
+    made: dict[str, Any],
+    files: dict[str, Any],
 ) -> Manifest:
     plan, pinned = addresses.plan_document(step, item), addresses.config.pinned
     document = {
@@ -226,7 +238,9 @@ def main(step: str, argv: list[str] | None = None) -> NoReturn:
     program(step, parser, work, argv)
 
 
-def program(name: str, parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], dict[str, Any]], argv: list[str] | None = None) -> NoReturn:
+def program(
+    name: str, parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], dict[str, Any]], argv: list[str] | None = None
+) -> NoReturn:
     """Be a program: arguments in; outputs as files and as one JSON line on stdout; logs on stderr; the exit code says how it ended."""
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # libraries that print do not reach whoever reads the outputs
@@ -251,32 +265,27 @@ def guarded(work: Callable[[], None]) -> int:
     """Do some work and translate how it ended into an exit code, with one line for a person."""
     try:
         work()
-    except SurefootError as error:
-        _last_words(type(error).__name__, str(error), error.code)
-        return error.code
-    except Interrupted as stop:
-        _last_words("Interrupted", f"{stop}; run the same command again to go on", stop.code)
-        return stop.code
-    except MemoryError:
-        _last_words("OutOfMemory", "out of main memory", OutOfMemory.code)
-        return OutOfMemory.code
-    except OSError as error:
-        if error.errno not in (28, 122):  # ENOSPC, EDQUOT: also while a stage writes its own files
+    except (Exception, Interrupted) as error:  # noqa: BLE001 - the edge of the program
+        known = _known(error)
+        if known is None:
             traceback.print_exc()
             return BUG
-        _last_words("NotNow", f"no room left on the disk ({error.filename or tempfile.gettempdir()}): free some and run again", NotNow.code)
-        return NotNow.code
-    except Exception:  # noqa: BLE001 - a bug looks like a bug: its traceback is left alone
-        traceback.print_exc()
-        return BUG
+        log.error("step.failed", error=type(known).__name__, exit=known.code, message=str(known))
+        if LAST_WORDS.exists() and os.access(LAST_WORDS, os.W_OK):
+            LAST_WORDS.write_text(str(known)[:4000], encoding="utf-8")
+        return known.code
     return 0
 
 
-def _last_words(kind: str, message: str, code: int) -> None:
-    log.error("step.failed", error=kind, exit=code, message=message)
-    words = Path("/dev/termination-log")  # Kubernetes shows it beside the exit code
-    if words.exists() and os.access(words, os.W_OK):
-        words.write_text(message[:4000], encoding="utf-8")
+def _known(error: BaseException) -> SurefootError | Interrupted | None:
+    """Give what a person can act on; None for a bug, which looks like one: its traceback is left alone."""
+    if isinstance(error, SurefootError | Interrupted):
+        return error
+    if isinstance(error, MemoryError):
+        return OutOfMemory("out of main memory")
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:  # while a stage writes its own files
+        return NotNow(f"no room left on the disk ({error.filename or tempfile.gettempdir()}): free some and run again")
+    return None
 
 
 def resolve(given: str, store: Store, sets: list[str]) -> Config:
@@ -324,4 +333,3 @@ def _item(step: str, text: str) -> Item:
     if missing := [name for name in STEPS[step].item if name not in item]:
         raise UsageError(f'--item lacks {", ".join(missing)}: {step} works on one item, such as {{"family": "xgboost"}}.')
     return {name: str(value) for name, value in item.items()}
-
