@@ -127,7 +127,7 @@ class S3Store(Store):
         if size > LARGEST:
             raise ConfigError(f"{key} would have {size} bytes, and S3 takes {LARGEST} at once. Use a folder as the store.")
         if condition and size > BLOCK and self._head(key):
-            return False  # Servers hang up on a large body that they will not take, which looks like a broken network.
+            return False  # Spares the upload; and on a large body that it will not take a server may hang up.
         now, who = amz_time.utcnow(), self._provider.retrieve()
         with self._edge(key):
             url = self._client._base_url.build(  # noqa: SLF001 - the client has no public way to where an object is
@@ -205,6 +205,10 @@ class S3Store(Store):
         except (urllib3.exceptions.HTTPError, ParseError, ValueError) as error:  # the client's ValueError: an answer with something missing
             if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in error.args):
                 raise ConfigError(f"{self._endpoint}: {_line(error)}. Set SSL_CERT_FILE to the authority's certificate.") from error
+            if "WRONG_VERSION_NUMBER" in str(error):
+                raise ConfigError(
+                    f"{self._endpoint}: the server speaks no TLS. Set AWS_ENDPOINT_URL to http:// or to another port."
+                ) from error
             raise NotNow(f"{self._endpoint}: {_line(error)}.") from error
 
     def _refusal(self, key: str, status: int, code: str, message: str) -> SurefootError | KeyError:

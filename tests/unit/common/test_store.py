@@ -712,6 +712,12 @@ def test_a_full_disk_ends_a_download_at_once(answering: Callable[..., list[str]]
     assert impatient == []
 
 
+def test_a_large_object_that_is_there_is_not_sent_again(answering: Callable[..., list[str]]) -> None:
+    requests = answering(EXISTS, (200, b"", {}))
+    assert not open_store("s3://bucket").create("blobs/a", LARGE)
+    assert requests == ["PUT /bucket/store.json", "HEAD /bucket/blobs/a"]
+
+
 def test_a_file_too_large_for_one_request_is_refused(
     answering: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -787,5 +793,15 @@ def test_an_unknown_authority_is_a_config_error(impatient: list[dict[str, Any]],
 
     monkeypatch.setattr(urllib3.PoolManager, "urlopen", refuse)
     with pytest.raises(ConfigError, match="Set SSL_CERT_FILE"):
+        open_store("s3://bucket/x")
+    assert impatient == []
+
+
+def test_https_to_a_server_without_it_is_a_config_error(
+    answering: Callable[..., list[str]], impatient: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(EXISTS)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", os.environ["AWS_ENDPOINT_URL"].replace("http:", "https:"))
+    with pytest.raises(ConfigError, match="the server speaks no TLS"):
         open_store("s3://bucket/x")
     assert impatient == []
