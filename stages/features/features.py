@@ -147,11 +147,8 @@ def _named_safely(columns: list[Column]) -> Iterator[Column]:
     """Rename what some booster refuses in a column's name, and what would then stand twice."""
     taken: set[str] = set()
     for column in columns:
-        name = safe = re.sub(r'[\[\]<>{}":,\s\x00-\x1f]', "_", column.name)
-        count = 1
-        while name in taken:
-            count += 1
-            name = f"{safe}_{count}"
+        safe = re.sub(r'[\[\]<>{}":,\s\x00-\x1f]', "_", column.name)
+        name = next(name for name in (safe, *(f"{safe}_{count}" for count in range(2, len(columns) + 2))) if name not in taken)
         taken.add(name)
         yield replace(column, name=name)
 
@@ -196,7 +193,8 @@ def write(table: Table, path: Path) -> None:
 
 def read(path: Path, features: Features) -> Table:
     """Read a split that ``write`` wrote."""
-    frame = pa.parquet.read_table(path, page_checksum_verification=True).to_pandas()
-    time, entity = (frame[name].to_numpy() if name in frame else None for name in ("_time", "_entity"))
-    matrix = frame[features.names].astype({column.name: column.pandas_type() for column in features.columns})
-    return Table(matrix, frame["_label"].to_numpy(), frame["_row"].to_numpy(), time, entity)
+    table = pa.parquet.read_table(path, page_checksum_verification=True)
+    matrix = table.select(features.names).to_pandas().astype({column.name: column.pandas_type() for column in features.columns})
+    time = table["_time"].to_numpy() if "_time" in table.column_names else None
+    entity = np.array(table["_entity"].to_pylist(), dtype=object) if "_entity" in table.column_names else None
+    return Table(matrix, table["_label"].to_numpy(), table["_row"].to_numpy(), time, entity)

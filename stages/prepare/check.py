@@ -58,12 +58,13 @@ def check_label(values: pd.Series, positive: Any) -> tuple[str, str, NDArray[np.
     if len(counts) == 1:
         raise DataError(f"the label {values.name!r} is the same in all rows: {said}. There is nothing to learn.")
     if len(counts) > 2:
-        raise DataError(f"the label {values.name!r} has {len(counts)} values not two: {said}. Name another column in prepare.label.")
+        raise DataError(f"the label {values.name!r} has {len(counts)} values, not two: {said}. Name another column in prepare.label.")
     if positive is not None and spoken(positive) not in counts:
         raise DataError(f"prepare.positive is {spoken(positive)!r}, but the label {values.name!r} has {said}.")
     wanted = spoken(positive) if positive is not None else likely_positive(counts)
     other = next(value for value in counts if value != wanted)
-    return wanted, other, np.asarray([spoken(value) == wanted for value in values], dtype=np.int8)
+    codes, found = pd.factorize(values)
+    return wanted, other, np.array([spoken(value) == wanted for value in found], dtype=np.int8)[codes]
 
 
 def likely_positive(counts: dict[str, int]) -> str:

@@ -1,0 +1,168 @@
+"""A table is read as it is written, or refused with what is wrong with it."""
+
+import datetime as dt
+import decimal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from stages.common.errors import DataError
+from stages.prepare.read import read
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Any:
+    """Give ``written(bytes)``, which writes a file and gives its path."""
+
+    def written(content: bytes) -> Path:
+        path = tmp_path / "table"
+        path.write_bytes(content)
+        return path
+
+    return written
+
+
+def stored(tmp_path: Path, column: pa.Array) -> Path:
+    path = tmp_path / "table.parquet"
+    pa.parquet.write_table(pa.table({"x": column}), path)
+    return path
+
+
+def test_types_come_from_the_whole_column(written: Any) -> None:
+    """A column that turns to text in its last row, megabytes on, is text."""
+    rows = b"".join(b"%d,%d\n" % (number, number) for number in range(200_000))
+    frame = read(written(b"a,b\n" + rows + b"200000,late\n"))
+
+    assert frame["a"].dtype == "int64"
+    assert frame["b"].dtype == "str"
+    assert frame["b"].iloc[[0, -1]].tolist() == ["0", "late"]
+
+
+def test_missing_is_missing_and_words_stay_words(written: Any) -> None:
+    frame = read(written(b'n,text\n1,\nNA,"NA"\nNaN,?\nnull,unknown\nN/A,None\n2.5,""\n'))
+
+    assert frame["n"].isna().tolist() == [False, True, True, True, True, False]
+    assert frame["text"].isna().tolist() == [True, True, False, False, False, True]
+    assert frame["text"].dropna().tolist() == ["?", "unknown", "None"]
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        b"\xef\xbb\xbfa,b\n1,x\n2,y\n",
+        b'"a","b"\n"1","x"\n"2","y"\n',
+        b"a,b\r\n1,x\r\n2,y\r\n",
+        b" a ,b\n1,x\n2,y\n\n",
+        b"a,b\n\n1,x\n02,y\n",
+    ],
+    ids=["byte order mark", "quotes", "CRLF", "blanks around a name, a last empty line", "an empty line, a leading zero"],
+)
+def test_the_same_values_are_the_same_table(written: Any, same: bytes) -> None:
+    pd.testing.assert_frame_equal(read(written(same)), read(written(b"a,b\n1,x\n2,y\n")))
+
+
+def test_keys_stay_as_written(written: Any) -> None:
+    frame = read(written(b"key,n\n007,1\n7,2\n123456789012345678901,3\n"), as_text=("key",))
+
+    assert frame["key"].tolist() == ["007", "7", "123456789012345678901"]
+
+
+def test_a_quoted_value_may_hold_delimiters_and_lines(written: Any) -> None:
+    assert read(written(b'a,b\n"1,5","two\nlines"\n'))["b"].tolist() == ["two\nlines"]
+
+
+def test_times_with_a_zone_come_as_utc(written: Any) -> None:
+    frame = read(written(b"t\n2024-01-31T10:00:00Z\n2024-01-31T10:00:00+02:00\n"))
+
+    assert frame["t"].tolist() == [pd.Timestamp("2024-01-31 10:00"), pd.Timestamp("2024-01-31 08:00")]
+
+
+def test_expected_rows_allow_a_last_row_without_newline(written: Any) -> None:
+    assert len(read(written(b"a,b\n1,2\n3,4"), expected_rows=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "value"),
+    [
+        (pa.array([decimal.Decimal("1.5")]), "float64", 1.5),
+        (pa.array([None], pa.null()), "float64", None),
+        (pa.array(["x"]).dictionary_encode(), "str", "x"),
+        (pa.array(["x"], pa.large_string()), "str", "x"),
+        (pa.array([dt.date(9999, 12, 31)]), "datetime64[us]", pd.Timestamp("9999-12-31")),
+        (pa.array([1], pa.timestamp("ns", tz="Europe/Berlin")), "datetime64[ns]", pd.Timestamp(1)),
+        (pa.array([dt.time(12, 30)]), "str", "12:30:00.000000"),
+        (pa.array([True]), "boolean", True),
+        (pa.array([7], pa.uint8()), "uint8", 7),
+    ],
+    ids=["decimal", "null", "dictionary", "large text", "date", "zoned time", "time of day", "boolean", "small number"],
+)
+def test_parquet_types_become_number_text_boolean_or_time(tmp_path: Path, column: pa.Array, kind: str, value: Any) -> None:
+    frame = read(stored(tmp_path, column))
+
+    assert frame["x"].dtype == kind
+    assert frame["x"].isna().all() if value is None else frame["x"].tolist() == [value]
+
+
+def test_the_row_names_of_pandas_are_no_column(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    pd.DataFrame({"a": [1, 2]}, index=[5, 3]).to_parquet(path)
+
+    assert read(path).columns.tolist() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"", "is empty."),
+        (b"a,b\n", "has columns, but not one row."),
+        (b"a,b\n1,2\n3,4", "ends without a newline after 2 lines"),
+        (b"a,b\n1,2\n3,4,5\n", "Row #3: Expected 2 columns, got 3"),
+        (b"a,b\n1,2\n3\n", "Row #3: Expected 2 columns, got 1"),
+        (b'a,b\n1,"2\n3,4\n', "has 1 double quotes, an odd number"),
+        (b"a,b,a\n1,2,3\n", "has 2 columns of the name 'a'"),
+        (b"a,b, a\n1,2,3\n", "has 2 columns of the name 'a'"),
+        (b"a,,c\n1,2,3\n", "column 2 has no name"),
+        (b"a;b\n1;2\n", "has one column by the delimiter ','; its header holds ';'. Set prepare.delimiter"),
+        (b"a,b\n1,caf\xe9\n", "line 2 is not UTF-8"),
+        ("a,b\n1,é\n".encode("utf-16"), "is UTF-16, not UTF-8"),
+        ("a,b\n1,2\n".encode("utf-16-le"), "line 1 has a NUL byte"),
+        (b"a,b\n1,2\n3,\x00\n", "line 3 has a NUL byte"),
+        (b"\x1f\x8b\x08\x00more", "is compressed by gzip"),
+        (b"PK\x03\x04more", "is a zip or an Excel file"),
+        (b"a,b\n1," + b"x" * 200_000 + b"\n", "column 'b' has a value of 200000 characters"),
+        (b"PAR1", "is a damaged Parquet file"),
+    ],
+)
+def test_what_is_wrong_is_named(written: Any, content: bytes, line: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read(written(content))
+
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_far_line_is_counted_over_all_blocks(written: Any) -> None:
+    with pytest.raises(DataError, match="line 3000002 is not UTF-8"):
+        read(written(b"a,b\n" + b"123,456\n" * 3_000_000 + b"1,\xff\n"))
+
+
+def test_wrong_expected_rows_are_refused(written: Any) -> None:
+    with pytest.raises(DataError, match=r"has 1 rows where prepare\.expected_rows says 2"):
+        read(written(b"a\n1\n"), expected_rows=2)
+
+
+@pytest.mark.parametrize(
+    ("column", "line"),
+    [
+        (pa.array([[1]]), "column 'x' is of the type list"),
+        (pa.array([b"\xff"]), "column 'x' is of the type binary"),
+        (pa.array([2**62], pa.timestamp("ms")), "holds values beyond timestamp"),
+    ],
+)
+def test_parquet_types_that_no_booster_reads_are_refused(tmp_path: Path, column: pa.Array, line: str) -> None:
+    with pytest.raises(DataError, match=line):
+        read(stored(tmp_path, column))

@@ -1,0 +1,209 @@
+"""`surefoot init` guesses as a person would, says why, and what it writes is a config that prepare takes."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from stages.common import config, yaml
+from stages.common.errors import DataError, UsageError
+from stages.prepare import generate
+from workflows.init import guess, init_file
+
+DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Any:
+    """Give ``table(columns)``, which writes a CSV file of 100 rows, more or less, and gives its path."""
+
+    def table(columns: dict[str, Any], name: str = "my.csv") -> Path:
+        path = tmp_path / name
+        pd.DataFrame(columns).to_csv(path, index=False)
+        return path
+
+    return table
+
+
+def guessed(path: Path, **asked: Any) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.load(guess(path, **asked), "guess")["prepare"]
+    return document
+
+
+def real(name: str) -> Path:
+    if not (DATA / name).exists():
+        pytest.skip(f"{name} is not beside the checkout ({DATA})")
+    return DATA / name
+
+
+def test_adult() -> None:
+    found = guessed(real("adult.csv"))
+
+    assert {name: found[name] for name in ("label", "positive", "time", "id", "entity", "split", "drop")} == {
+        "label": "income",
+        "positive": ">50K",
+        "time": None,
+        "id": None,
+        "entity": None,
+        "split": "random",
+        "drop": [],
+    }
+
+
+def test_bank_marketing() -> None:
+    found = guessed(real("bank-marketing.csv"), drop=("duration",))
+
+    assert (found["label"], found["positive"], found["split"], found["drop"]) == ("y", "yes", "random", ["duration"])
+
+
+def test_card_transactions() -> None:
+    """The time stands there three times: it is one time and two columns to drop."""
+    found = guessed(real("card-transactions.parquet"), drop=("TX_FRAUD_SCENARIO",))
+
+    assert (found["label"], found["positive"], found["split"]) == ("TX_FRAUD", 1, "time")
+    assert (found["time"], found["id"], found["entity"]) == ("TX_DATETIME", "TRANSACTION_ID", "CUSTOMER_ID")
+    assert found["drop"] == ["TX_FRAUD_SCENARIO", "TX_TIME_SECONDS", "TX_TIME_DAYS"]
+
+
+def test_the_generated_table(tmp_path: Path) -> None:
+    path = tmp_path / "payments.csv"
+    generate.table(1_000, seed=0).to_csv(path, index=False)
+    found = guessed(path)
+
+    assert (found["label"], found["time"], found["id"], found["entity"]) == ("is_fraud", "time", "transaction", "customer")
+    assert found["drop"] == []
+
+
+def test_each_guess_gives_its_reason(table: Any) -> None:
+    path = table({"id": range(100), "x": [1, 2, 3, 4] * 25, "y": [0, 1] * 50, "note": ["a"] * 100})
+    lines = guess(path, drop=("note",)).splitlines()
+
+    assert all("  # " in line or line.endswith(":") for line in lines[1:])
+    assert [line.split("  # ")[1] for line in lines if line.startswith(("  label", "  id", "    - "))] == [
+        "a usual name for a label, with two values",
+        "has another value in each row",
+        "given as --drop",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "label"),
+    [
+        ({"a": [1, 2, 3] * 30, "default": [0, 1, 2] * 30, "fraud_bool": [0, 1, 0] * 30}, "fraud_bool"),
+        ({"flag": [0, 1, 0] * 30, "isFraud": [0, 0, 1] * 30}, "isFraud"),
+        ({"won": ["a", "b", "a"] * 30, "n": [1, 2, 3] * 30}, "won"),
+        ({"sex": ["m", "f", "f"] * 30, "n": [1, 2, 3] * 30, "ended": [0, 1, 1] * 30}, "ended"),
+    ],
+    ids=["two values before a usual name", "a usual name before the others", "the only one", "the last one"],
+)
+def test_the_label(table: Any, columns: dict[str, Any], label: str) -> None:
+    assert guessed(table(columns))["label"] == label
+
+
+def test_a_label_that_cannot_be_told_is_asked_for(table: Any) -> None:
+    path = table({"a": [0, 1] * 50, "b": ["u", "v"] * 50, "n": range(100)})
+
+    with pytest.raises(UsageError, match=r"cannot tell which column is the label. Those with two values: a, b. Name it: --label COLUMN"):
+        guess(path)
+    assert guessed(path, label="b")["label"] == "b"
+
+
+@pytest.mark.parametrize(
+    ("columns", "time"),
+    [
+        ({"birth_date": pd.date_range("1980-01-01", periods=100)}, None),
+        ({"TransactionDT": range(0, 1_000, 10)}, "TransactionDT"),
+        ({"TransactionDT": [*range(99), 5]}, None),
+        ({"settled_at": ["2024-02-01"] * 50 + ["2024-01-05"] * 50, "paid_at": pd.date_range("2024-01-01", periods=100)}, "paid_at"),
+    ],
+    ids=["a date of birth is no event", "rising numbers of a good name", "numbers that fall", "the one that rises"],
+)
+def test_the_time(table: Any, columns: dict[str, Any], time: str | None) -> None:
+    found = guessed(table({**columns, "y": [0, 1] * 50}))
+
+    assert (found["time"], found["split"]) == (time, "time" if time else "random")
+
+
+def test_all_that_names_rows_is_kept_out(table: Any) -> None:
+    found = guessed(table({"order_no": range(7, 700, 7)[:99], "uuid": [f"u{n}" for n in range(99)], "y": [0, 1, 1] * 33}))
+
+    assert (found["id"], found["drop"]) == ("order_no", ["uuid"])
+
+
+def test_the_delimiter(table: Any, tmp_path: Path) -> None:
+    path = tmp_path / "semicolons.csv"
+    path.write_text("a;y\n" + "1,5;no\n2,5;yes\n" * 20)
+    found = guessed(path)
+
+    assert (found["delimiter"], found["label"], found["positive"]) == (";", "y", "yes")
+    assert "delimiter" not in guessed(table({"a": [1, 2], "y": [0, 1]}))
+
+
+def test_what_the_user_names_is_taken(table: Any) -> None:
+    path = table({"who": ["a", "b"] * 50, "when": range(100), "key": range(100), "later": [0] * 100, "y": [0, 1] * 50, "z": [0, 1] * 50})
+    found = guessed(path, label="z", time="when", id="key", entity="who", drop=("later",), split="order")
+
+    assert [found[name] for name in ("label", "time", "id", "entity", "split", "drop")] == ["z", "when", "key", "who", "order", ["later"]]
+
+
+@pytest.mark.parametrize("option", ["label", "time", "id", "entity"])
+def test_a_wrong_name_is_answered_with_the_nearest(table: Any, option: str) -> None:
+    with pytest.raises(UsageError, match=f"--{option} 'amuont' is no column of .*; nearest: 'amount'"):
+        guess(table({"amount": [1, 2], "y": [0, 1]}), **{option: "amuont"})
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"", "is empty"),
+        (b"a,y\n1,0\n2,1", "ends without a newline"),
+        (b"a,label\n1,0\n2,1\n3,2\n", "the label 'label' has 3 values, not two"),
+        (b"a,label\n1,0\n2,0\n", "the label 'label' is the same in all rows"),
+        (b"a,y\n1,0\ninf,1\n", "column 'a' has 1 infinite values, the first in data row 2"),
+    ],
+)
+def test_a_bad_table_is_refused_as_prepare_would(tmp_path: Path, content: bytes, line: str) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_bytes(content)
+
+    with pytest.raises(DataError, match=line) as caught:
+        guess(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(("option", "line"), [("id", "the id 'x' is not unique"), ("time", "the event time 'x': 100 values are no times")])
+def test_a_role_that_a_column_cannot_have_is_refused(table: Any, option: str, line: str) -> None:
+    with pytest.raises(DataError, match=line):
+        guess(table({"x": ["a", "b"] * 50, "y": [0, 1] * 50}), **{option: "x"})
+
+
+def test_odd_names_and_values_survive_the_config(table: Any) -> None:
+    odd = "a: \"b\" # c\\ 'é' 😀\t"
+    found = guessed(table({odd: ["- no", "{x}"] * 50, "n": range(100)}), label=odd.strip())
+
+    assert (found["label"], found["positive"]) == (odd.strip(), "- no")
+
+
+def test_what_is_written_is_a_config(table: Any, tmp_path: Path) -> None:
+    path = table({"x": range(100), "y": [0, 1] * 50})
+    out = tmp_path / "configs" / "my.yaml"
+    init_file(path, out)
+
+    section = config.load(out, environment={})["prepare"]
+    assert Path(section.path).resolve() == path
+    assert (section.source, section.label, section.split) == ("file", "y", "random")
+
+
+def test_a_config_that_was_edited_is_kept(table: Any, tmp_path: Path) -> None:
+    path = table({"x": range(100), "y": [0, 1] * 50})
+    out = tmp_path / "my.yaml"
+    init_file(path, out)
+    init_file(path, out)  # nothing would change
+    out.write_text("edited")
+
+    with pytest.raises(UsageError, match="is there and differs from what would be written"):
+        init_file(path, out)
+    assert out.read_text() == "edited"
+    init_file(path, out, force=True)
+    assert out.read_text() != "edited"
