@@ -56,11 +56,14 @@ class Addresses:
         }
 
     def find(self, step: str, item: Item) -> Manifest | None:
-        """Find a step's sound result through the index, without knowing what its inputs hold."""
+        """Find a step's sound result: at its address, or through the index while an input is still to be made (again)."""
         name = contract.label(step, item)
         if name not in self._found:
+            inputs = {contract.label(*one): self.find(*one) for one in self.inputs(step, item)}
+            there = {label: manifest for label, manifest in inputs.items() if manifest}
             prefix = f"index/{self.plan_key(step, item)}/"
-            for key in self.store.list(prefix):
+            keys = self.store.list(prefix) if len(there) < len(inputs) else [prefix + self.address(step, item, there)]
+            for key in keys:
                 manifest, _ = artifact.current(self.store, step, key.removeprefix(prefix))
                 if manifest and self.counts(manifest):
                     self._found[name] = manifest
@@ -69,8 +72,11 @@ class Addresses:
 
     def counts(self, manifest: Manifest) -> bool:
         """Tell whether a result is there and good enough for this config."""
-        degraded = bool(manifest.document["degraded"]) and not self.config["common"].accept_degraded
-        return not degraded and artifact.is_sound(self.store, manifest)
+        return self.accepts(manifest) and artifact.is_sound(self.store, manifest)
+
+    def accepts(self, manifest: Manifest) -> bool:
+        """Tell whether a result was made as asked, or on a fallback that the config accepts."""
+        return not manifest.document["degraded"] or bool(self.config["common"].accept_degraded)
 
     def found(self, step: str, item: Item) -> dict[str, Manifest]:
         """Find the results of everything that a step reads.
