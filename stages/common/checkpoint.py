@@ -15,12 +15,16 @@ class _Stop:
     """SIGTERM and SIGINT: raised at once, or at the next border where a fit can save itself first."""
 
     signal = 0
+    at = 0.0
     waits = False
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
-        if not self.waits or self.signal:  # a second signal does not wait
+        if self.signal and time.monotonic() - self.at < 1:
+            return  # Ctrl-C reaches a walk and its step, and then the walk passes it on: one stop
+        waits = self.waits and not self.signal  # a second signal does not wait
+        self.signal, self.at = number, time.monotonic()
+        if not waits:
             raise Interrupted(number)
-        self.signal = number
 
 
 _stop = _Stop()
@@ -41,6 +45,7 @@ class Checkpoint:
         self.seconds = seconds
         self._saves = 0
         self._saved_at = time.monotonic()
+        self._last: Callable[[], bytes] | None = None
 
     def __enter__(self) -> Self:
         _stop.waits = True
@@ -48,6 +53,10 @@ class Checkpoint:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         _stop.waits = False
+        if _stop.signal and error is None:  # told to stop after the last border
+            if self._last:
+                self.save(self._last())
+            raise Interrupted(_stop.signal)
 
     def load(self) -> bytes | None:
         """Give the newest state that is whole, None where there is none."""
@@ -65,6 +74,7 @@ class Checkpoint:
             Interrupted: the step was told to stop, and the state is saved.
 
         """
+        self._last = state
         if _stop.signal or time.monotonic() - self._saved_at >= self.seconds:
             self.save(state())
         if _stop.signal:
