@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run one command and exit with the code that says how it ended."""
     asked = _parser().parse_args(argv)
     checkpoint.catch_signals()
-    log.setup(os.environ.get("SUREFOOT__COMMON__LOG_LEVEL", "INFO"))
+    log.setup()
     code = 0
 
     def work() -> None:

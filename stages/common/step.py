@@ -158,6 +158,12 @@ def run_step(step: str, item: Item, addresses: Addresses) -> dict[str, Any]:
         manifest = _publish(step, item, addresses, inputs, address, k, outputs, document, files)
     store.create(f"index/{addresses.plan_key(step, item)}/{address}", b"")
     addresses.forget()
+    if not addresses.accepts(manifest):
+        reasons = ", ".join(manifest.document["degraded"])
+        raise NotNow(
+            f"{manifest.label}: only a fallback was possible ({reasons}), and common.accept_degraded is false. "
+            "Run again where it is not needed, or accept it."
+        )
     return {"state": state, **manifest.outputs}
 
 
@@ -230,7 +236,7 @@ def main(step: str, argv: list[str] | None = None) -> NoReturn:
     def work(asked: argparse.Namespace) -> dict[str, Any]:
         store = open_store(asked.store)
         resolved = resolve(asked.config, store, asked.set)
-        item = _item(step, asked.item)
+        item = _item(step, asked.item, resolved)
         log.setup(resolved["common"].log_level, step=step, **item)
         addresses = Addresses(resolved if resolved.pinned else pin(resolved, store), store)
         return {"step": step, "item": item, **run_step(step, item, addresses)}
@@ -249,7 +255,7 @@ def program(
     # Threads that wait for each other sleep instead of spinning: on shared cores a fit is several times faster.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     checkpoint.catch_signals()
-    log.setup(os.environ.get("SUREFOOT__COMMON__LOG_LEVEL", "INFO"), step=name)
+    log.setup(step=name)
     asked = parser.parse_args(argv)
 
     def answered() -> None:
@@ -322,7 +328,7 @@ def arguments(name: str, entry: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _item(step: str, text: str) -> Item:
+def _item(step: str, text: str, resolved: Config) -> Item:
     try:
         item = json.loads(text)
         assert isinstance(item, dict)
@@ -332,4 +338,6 @@ def _item(step: str, text: str) -> Item:
         raise UsageError(f"--item {text!r}: {step} has no items.")
     if missing := [name for name in STEPS[step].item if name not in item]:
         raise UsageError(f'--item lacks {", ".join(missing)}: {step} works on one item, such as {{"family": "xgboost"}}.')
+    if item and {name: item[name] for name in STEPS[step].item} not in (known := resolved.items(step)):
+        raise UsageError(f"--item {text!r}: this config has only {', '.join(contract.label(step, one) for one in known)}.")
     return {name: str(value) for name, value in item.items()}

@@ -1,0 +1,4 @@
+from tests.toy import work
+
+if __name__ == "__main__":
+    work.main("toy-b")
