@@ -47,6 +47,7 @@ def read(path: Path, *, delimiter: str = ",", expected_rows: int | None = None, 
 def _parquet(path: Path) -> pa.Table:
     try:
         table = pa.parquet.read_table(path, page_checksum_verification=True)
+        table.validate(full=True)  # text that is no UTF-8 would fail much later
         hidden = re.compile(r"__index_level_\d+__")  # pandas' names of rows: no column of the table
         return table.select([number for number, column in enumerate(table.column_names) if not hidden.fullmatch(column)])
     except (pa.ArrowException, OSError, UnicodeError) as error:

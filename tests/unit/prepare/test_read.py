@@ -166,3 +166,10 @@ def test_wrong_expected_rows_are_refused(written: Any) -> None:
 def test_parquet_types_that_no_booster_reads_are_refused(tmp_path: Path, column: pa.Array, line: str) -> None:
     with pytest.raises(DataError, match=line):
         read(stored(tmp_path, column))
+
+
+def test_parquet_text_that_is_no_utf8_is_damage(tmp_path: Path) -> None:
+    text = pa.Array.from_buffers(pa.string(), 1, pa.array([b"caf\xe9"]).buffers())
+
+    with pytest.raises(DataError, match="is a damaged Parquet file"):
+        read(stored(tmp_path, text))
