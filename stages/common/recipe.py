@@ -15,7 +15,7 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,7 @@ def _is_other_family(name: str, family: str | None) -> bool:
     return family is not None and name.startswith(FAMILY_ROOM) and word != family and word in families()
 
 
+@functools.cache
 def _module_path(name: str) -> Path | None:
     if name.split(".", maxsplit=1)[0] != "stages":
         return None
@@ -127,13 +128,15 @@ def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_bytes(), filename=str(path))
 
 
-def _imports(path: Path) -> Iterator[str]:
+@functools.cache
+def _imports(path: Path) -> list[str]:
+    names = []
     for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
 
 
 @functools.cache
@@ -153,7 +156,7 @@ def _canonical(node: Any) -> Any:
             [name, value] for name, value in ast.iter_fields(node) if value not in (None, []) and name not in ("kind", "type_comment")
         ]
         return [type(node).__name__, *([name, _canonical(value)] for name, value in fields)]
-    return [type(node).__name__, repr(node)]
+    return [type(node).__name__, ascii(node)]  # not repr, which knows more letters in each new Python
 
 
 def _is_silent(node: Any) -> bool:
