@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
-from stages.common.errors import UsageError
+from stages.common.errors import MissingInput, UsageError
 from stages.prepare import check
 from stages.prepare.read import read
 
@@ -37,6 +37,7 @@ def init_file(path: Path, out: Path, *, force: bool = False, **asked: Any) -> No
     Raises:
         UsageError: ``out`` holds something else, a named column is not there, or the label cannot be guessed.
         DataError: the table is not one to learn from.
+        MissingInput: there is no such table.
 
     """
     text = guess(path, beside=out.parent, **asked)
@@ -151,7 +152,7 @@ def _drops(frame: pd.DataFrame, time: pd.Series | None) -> list[Guess]:
 
 def _delimiter(path: Path) -> str:
     if not path.is_file():
-        return ","  # a moment later it is refused
+        raise MissingInput(f"{path}: there is no such file. Give surefoot init one CSV or Parquet file.")
     with path.open("rb") as file:
         header = file.readline(1 << 16)
     return "," if header.startswith(b"PAR1") else max(",;\t|", key=lambda mark: header.count(mark.encode()))

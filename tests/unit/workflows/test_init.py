@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from stages.common import config, yaml
-from stages.common.errors import DataError, UsageError
+from stages.common.errors import DataError, MissingInput, UsageError
 from stages.prepare import generate
 from workflows.init import guess, init_file
 
@@ -176,6 +176,11 @@ def test_a_bad_table_is_refused_as_prepare_would(tmp_path: Path, content: bytes,
 def test_a_role_that_a_column_cannot_have_is_refused(table: Any, option: str, line: str) -> None:
     with pytest.raises(DataError, match=line):
         guess(table({"x": ["a", "b"] * 50, "y": [0, 1] * 50}), **{option: "x"})
+
+
+def test_a_table_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(MissingInput, match="there is no such file"):
+        guess(tmp_path)
 
 
 def test_odd_names_and_values_survive_the_config(table: Any) -> None:
