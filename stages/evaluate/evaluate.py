@@ -1,0 +1,139 @@
+"""Judge the candidates on valid, the winner alone on test, and name columns that give the label away."""
+
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from stages import families
+from stages.common import contract, log
+from stages.common.artifact import Artifact
+from stages.common.step import Run
+from stages.evaluate.config import Config
+from stages.families import logistic, metrics
+from stages.features import features as feature
+from stages.features.features import Features, Table
+
+HIGH_AUC = 0.9  # below it, no column carries too much
+SHUFFLED_ROWS = 50_000  # of valid, at most, for the short list of suspicious columns
+REFIT_ROUNDS = 100  # enough to see a column missing
+TOP = 20  # columns whose importance is told
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One family's judged model, and what it was fitted with."""
+
+    family: ModuleType
+    model: Any
+    settings: dict[str, Any]  # model.json
+
+    def scores(self, table: Table) -> dict[str, float]:
+        """AUC, average precision and log loss."""
+        return metrics.scores(table.y, self.family.predict(self.model, table.X))
+
+
+def evaluate(config: Config, run: Run) -> dict[str, Any]:
+    """Score all candidates and the baseline on valid, choose there, and score the winner on test."""
+    features, train, valid, test = _tables(run.input("prepare"))
+    names = sorted(item["family"] for item in run.config.items("train"))
+    candidates = {name: _candidate(name, run.input("train", family=name)) for name in names}
+    scores = {name: candidate.scores(valid) for name, candidate in candidates.items()}
+    baseline = metrics.scores(valid.y, logistic.predict(logistic.fit(train, seed=config.seed), valid.X))
+    metric = candidates[names[0]].settings["metric"]  # as searched and trained by
+    winner = max(names, key=lambda name: _sign(metric) * scores[name][metric])
+    best = candidates[winner]
+    test_scores = best.scores(test)
+    suspicious = suspicious_columns(best, features, train, valid, config, run)
+    gains = best.family.importance(best.model)
+    ranked = sorted(gains.items(), key=lambda gain: (-gain[1], gain[0]))[:TOP]
+    evaluation = {
+        "metric": metric,
+        "winner": winner,
+        "valid": scores,
+        "baseline": {"logistic": baseline},
+        "test": test_scores,
+        "suspicious": suspicious,
+        "importance": [{"feature": name, "gain": gain} for name, gain in ranked],
+    }
+    (run.out / "evaluation.json").write_bytes(contract.dump(evaluation))
+    log.info("evaluate.scored", winner=winner, **{f"test_{name}": round(value, 6) for name, value in test_scores.items()})
+    return {"winner": winner, **test_scores, "suspicious": [found["column"] for found in suspicious]}
+
+
+def _tables(prepared: Artifact) -> tuple[Features, Table, Table, Table]:
+    features = Features.from_json(prepared.read_json("features.json"))
+    train, valid, test = (feature.read(prepared.path(f"{split}.parquet"), features) for split in ("train", "valid", "test"))
+    return features, train, valid, test
+
+
+def _candidate(name: str, trained: Artifact) -> Candidate:
+    family = families.load(name)
+    judged = next(file for file in trained.manifest.files if file.startswith("judged."))
+    return Candidate(family, family.load(trained.path(judged)), trained.read_json("model.json"))
+
+
+def _sign(metric: str) -> int:
+    return -1 if metric == "log_loss" else 1
+
+
+# --- columns that give the label away --------------------------------------------------------------
+
+
+def suspicious_columns(best: Candidate, features: Features, train: Table, valid: Table, config: Config, run: Run) -> list[dict[str, Any]]:
+    """Name each raw column without which valid AUC falls by more than ``config.suspicious_drop`` from above .9.
+
+    A model fitted without a column is at least as good as one that is given it shuffled, so shuffling makes the short list.
+    Names play no part in it.
+    """
+    parts: dict[str, list[str]] = {}  # per raw column the features made from it: a time is hour and weekday
+    for column in features.columns:
+        parts.setdefault(column.raw, []).append(column.name)
+    listed = _short_list(best, parts, valid, config)
+    if not listed:
+        return []
+    whole = _auc_without(best, [], train, valid, config, run)
+    found = []
+    for done, raw in enumerate(listed):
+        run.progress(done, len(listed))
+        rest = _auc_without(best, parts[raw], train, valid, config, run)
+        if whole - rest > config.suspicious_drop:
+            log.warning("evaluate.suspicious", column=raw, auc=round(whole, 4), auc_without=round(rest, 4))
+            found.append({"column": raw, "auc": whole, "auc_without": rest})
+    return found
+
+
+def _short_list(best: Candidate, parts: dict[str, list[str]], valid: Table, config: Config) -> list[str]:
+    """Columns whose shuffling costs more AUC than a column may carry."""
+    rng = np.random.default_rng(config.seed)
+    rows = rng.permutation(len(valid.y))[:SHUFFLED_ROWS]
+    shuffled = rng.permutation(rows)  # the same for all columns: their order plays no part
+    matrix, label = valid.X.iloc[rows].reset_index(drop=True), valid.y[rows]
+    other = valid.X.iloc[shuffled].reset_index(drop=True)
+    auc = metrics.score("auc", label, best.family.predict(best.model, matrix))
+    if auc <= HIGH_AUC:
+        return []
+    drops = {}
+    for raw, names in parts.items():
+        spoiled = matrix.assign(**{name: other[name] for name in names})
+        drops[raw] = auc - metrics.score("auc", label, best.family.predict(best.model, spoiled))
+    return [raw for raw, drop in drops.items() if drop > config.suspicious_drop]
+
+
+def _auc_without(best: Candidate, names: list[str], train: Table, valid: Table, config: Config, run: Run) -> float:
+    """Fit the winner's settings again, for few rounds, without some columns; give AUC on valid."""
+    if len(names) == train.X.shape[1]:
+        return 0.5
+    fitted = best.family.fit(
+        best.settings["params"],
+        replace(train, X=train.X.drop(columns=names)),
+        None,
+        rounds=min(best.settings["rounds"], REFIT_ROUNDS),
+        early_stopping_rounds=REFIT_ROUNDS,
+        seed=config.seed,
+        metric="auc",
+        threads=run.threads,
+        gpu=False,  # what is named must not depend on the machine
+    )
+    return metrics.score("auc", valid.y, best.family.predict(fitted.model, valid.X.drop(columns=names)))

@@ -1,0 +1,339 @@
+"""One plain page about a run, drawn from the manifests that are there; it needs no ML library.
+
+    python -m stages.evaluate.report --config <address in the store> --store S [--status Succeeded] [--outputs DIR]
+
+In Argo it is the exit handler: it runs however the run ended, and says what is missing. No script, no picture from
+elsewhere: Argo's server shows it under a policy that blocks both.
+"""
+
+import argparse
+import json
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from stages.common import contract, log, step
+from stages.common.address import Addresses
+from stages.common.artifact import Artifact, Manifest
+from stages.common.contract import STEPS
+from stages.common.errors import MissingInput
+from stages.common.store import Store, open_store
+from stages.evaluate.markup import STYLE, Html, bars, folded, table, tag
+
+METRICS = {"auc": "AUC", "average_precision": "average precision", "log_loss": "log loss (less is better)"}
+EFFECT_WORDS = {"made": "made by this run", "found": "was there", "gated": "not run: its gate is closed", "missing": "not there"}
+
+
+# --- what is there --------------------------------------------------------------------------------
+
+
+class Results:
+    """What a run's steps left: manifests and JSON files, None where something is not there."""
+
+    def __init__(self, addresses: Addresses, folder: Path) -> None:
+        self.addresses = addresses
+        self.config = addresses.config
+        self.run = self.config.pinned.run if self.config.pinned else ""
+        self._folder = folder
+        self.manifests: dict[str, Manifest | None] = {}
+        for name, one in STEPS.items():
+            for item in self.config.items(name) if not one.effect_of else ():
+                self.manifests[contract.label(name, item)] = addresses.find(name, item)
+
+    def outcome(self, label: str) -> str:
+        """Tell how a step stands: made (by this run), found, gated or missing."""
+        manifest = self.manifests[label]
+        if manifest:
+            return "made" if self.run and manifest.document["run"] == self.run else "found"
+        return "gated" if self.addresses.is_gated(label.split("/", maxsplit=1)[0]) else "missing"
+
+    def outputs(self, label: str) -> dict[str, Any]:
+        """Give a step's small outputs."""
+        manifest = self.manifests.get(label)
+        return manifest.outputs if manifest else {}
+
+    def json(self, label: str, name: str) -> Any:
+        """Give a JSON file of a step."""
+        manifest = self.manifests.get(label)
+        try:
+            return Artifact(self.addresses.store, manifest, self._folder).read_json(name) if manifest else None
+        except MissingInput as lost:
+            log.warning("report.lost", file=name, message=str(lost))
+            return None
+
+    def measured(self, label: str) -> dict[str, Any]:
+        """Give what was measured while a step worked."""
+        manifest = self.manifests.get(label)
+        return manifest.document["measured"] if manifest else {}
+
+
+# --- the record of a run --------------------------------------------------------------------------
+
+
+def close(addresses: Addresses, status: str) -> tuple[dict[str, Any], str]:
+    """Draw the page and keep both for good: ``runs/<run>/closed.json`` and ``report.html``.
+
+    Closing again with the same outcome changes nothing (an exit handler may run twice). With another one, as after
+    a retry that healed the run, it is kept beside the first as ``closed-2.json`` and ``report-2.html``.
+    """
+    with tempfile.TemporaryDirectory(prefix="surefoot-") as folder:
+        results = Results(addresses, Path(folder))
+        page = _page(results, status)
+        steps = {label: results.outcome(label) for label in results.manifests}
+    record = {"run": results.run, "status": status, "verdict": results.outputs("validate").get("verdict"), "steps": steps}
+    return (_keep(addresses.store, record, page) if results.run else record), page
+
+
+def closed(store: Store, run: str) -> dict[str, Any] | None:
+    """Give the record that counts: the last one."""
+    keys = [key for key in store.list(f"runs/{run}/closed") if re.fullmatch(r"closed(-\d+)?\.json", key.rsplit("/", 1)[1])]
+    found: dict[str, Any] | None = json.loads(store.read(_kept(run, "closed", "json", len(keys)))) if keys else None
+    return found
+
+
+def _keep(store: Store, record: dict[str, Any], page: str) -> dict[str, Any]:
+    run, at = record["run"], time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    number = 1
+    while True:
+        made = {**record, "at": at, "report": _kept(run, "report", "html", number)}
+        key = _kept(run, "closed", "json", number)
+        if not store.create(key, contract.dump(made)):
+            there = json.loads(store.read(key))
+            if {**there, "at": at} != made:
+                number += 1
+                continue
+            made = there
+        store.create(made["report"], page.encode())
+        return made
+
+
+def _kept(run: str, name: str, kind: str, number: int) -> str:
+    return f"runs/{run}/{name}{f'-{number}' if number > 1 else ''}.{kind}"
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def draw(addresses: Addresses, status: str = "") -> str:
+    """Draw the page of a run's results, as they are now."""
+    with tempfile.TemporaryDirectory(prefix="surefoot-") as folder:
+        return _page(Results(addresses, Path(folder)), status)
+
+
+def _page(results: Results, status: str) -> str:
+    name = results.config.name
+    parts = (_verdict, _checks, _scores, _suspicious, _importance, _data, _steps, _settings, _lineage)
+    body = [part(results) for part in parts]
+    ended = f" · run ended: {status}" if status else ""
+    head = [tag("p", f"Surefoot · {name} · {results.run or 'no run'}{ended}", class_="small")]
+    title = tag("title", f"{name}: {_headline(results)[0]}")
+    meta = Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">')
+    return (
+        "<!doctype html>\n"
+        + tag("html", tag("head", meta, title, tag("style", Html(STYLE))), tag("body", tag("main", head, body)), lang="en")
+        + "\n"
+    )
+
+
+def _headline(results: Results) -> tuple[str, str]:
+    """Say the verdict in a line, and its kind: good, bad or open."""
+    verdict, deployed = results.outputs("validate").get("verdict"), results.outputs("deploy")
+    if verdict == "rejected":
+        return f"Rejected: {', '.join(results.outputs('validate')['failed'])} not passed", "bad"
+    if deployed:
+        if deployed["promoted"]:
+            return f"Accepted: version {deployed['version']} went to production as generation {deployed['generation']}", "good"
+        return f"Accepted, but not promoted: {deployed['reason']}", "open"
+    if verdict:
+        return "Accepted, but not deployed yet", "open"
+    return f"No verdict: {next(label for label in results.manifests if results.outcome(label) == 'missing')} is not there", "open"
+
+
+def _verdict(results: Results) -> list[Html]:
+    line, kind = _headline(results)
+    missing = [label for label in results.manifests if results.outcome(label) == "missing"]
+    checks = results.json("validate", "checks.json") or []
+    reasons = [f"{c['name']} ({c['need']}): {c['reason']}" for c in checks if c["answer"] != "pass"]
+    made = [tag("h1", line, class_=kind)]
+    if reasons:
+        made.append(tag("ul", [tag("li", reason) for reason in reasons]))
+    if missing:
+        made.append(
+            tag("p", f"Not there: {', '.join(missing)}. Run the same command again to make what is missing; what is there is kept.")
+        )
+    return made
+
+
+def _checks(results: Results) -> list[Html]:
+    values = results.measured("validate").get("checks", {})
+    rows = [
+        [
+            c["name"],
+            tag("b", c["answer"], class_={"pass": "good", "fail": "bad"}.get(c["answer"], "open")),
+            values.get(c["name"]),
+            c["limit"],
+            c["need"],
+            c["reason"],
+        ]
+        for c in results.json("validate", "checks.json") or []
+    ]
+    return _section("Checks", [table(["check", "answer", "measured", "limit", "need", "reason"], rows)] if rows else [_absent("validate")])
+
+
+def _scores(results: Results) -> list[Html]:
+    found = results.json("evaluate", "evaluation.json")
+    if not found:
+        return _section("Scores", [_absent("evaluate")])
+    valid = {**found["valid"], **found["baseline"]}
+    rows = [
+        [f"{name} (winner)" if name == found["winner"] else name, "valid", *(scores[m] for m in METRICS)] for name, scores in valid.items()
+    ]
+    rows.append([tag("b", found["winner"]), tag("b", "test"), *(tag("b", found["test"][m]) for m in METRICS)])
+    metric = found["metric"]
+    ends = {name: scores[metric] for name, scores in valid.items()}
+    return _section(
+        "Scores",
+        [
+            table(["model", "split", *METRICS.values()], rows),
+            tag(
+                "p",
+                f"The winner is chosen by {METRICS[metric]} on valid, and scored once on test. The logistic regression is the baseline.",
+            ),
+            bars([(f"{name}, valid", value) for name, value in ends.items()] + [(f"{found['winner']}, test", found["test"][metric])]),
+        ],
+    )
+
+
+def _suspicious(results: Results) -> list[Html]:
+    found = results.json("evaluate", "evaluation.json")
+    if not found:
+        return []
+    if not found["suspicious"]:
+        return _section("Suspicious columns", [tag("p", "None: no single column carries the score.")])
+    rows = [[one["column"], one["auc"], one["auc_without"]] for one in found["suspicious"]]
+    advice = (
+        "Without one of these the score falls far. Is it known at the time when the model must answer? If not, name it in prepare.drop."
+    )
+    return _section(
+        "Suspicious columns", [tag("p", advice, class_="bad"), table(["column", "valid AUC with all columns", "without it"], rows)]
+    )
+
+
+def _importance(results: Results) -> list[Html]:
+    found = results.json("evaluate", "evaluation.json")
+    if not found or not found["importance"]:
+        return []
+    total = sum(one["gain"] for one in found["importance"])
+    shares = bars([(one["feature"], one["gain"] / total) for one in found["importance"]], percent=True)
+    return _section(
+        f"Columns that {found['winner']} uses most", [shares, tag("p", "Share of the gain of the columns shown.", class_="small")]
+    )
+
+
+def _data(results: Results) -> list[Html]:
+    data, features = results.json("prepare", "data.json"), results.json("prepare", "features.json")
+    if not data or not features:
+        return _section("Data", [_absent("prepare")])
+    whole = {"rows": data["rows"], "positives": data["positives"]}
+    rows = [
+        [name, one["rows"], one["positives"], f"{one['positives'] / one['rows']:.2%}", _when(one.get("first")), _when(one.get("last"))]
+        for name, one in [*data["splits"].items(), ("all", whole)]
+    ]
+    label, used = features["label"], len(features["columns"])
+    made = [
+        tag(
+            "p",
+            f"Label {label['column']}: {label['positive']} is looked for. Columns used: {used}. Split by {data['split']}.",
+        ),
+        table(["split", "rows", "positives", "share", "from", "to"], rows),
+    ]
+    if data["notes"]:
+        made.append(tag("ul", [tag("li", note) for note in data["notes"]]))
+    if features["dropped"]:
+        made.append(folded("Columns left out", table(["column", "reason"], [[one["name"], one["reason"]] for one in features["dropped"]])))
+    return _section("Data", made)
+
+
+def _when(value: Any) -> Any:
+    """Say an event time: large integers are nanoseconds since 1970, others the table's own numbers."""
+    if isinstance(value, int) and abs(value) > 10**16:
+        return time.strftime("%Y-%m-%d %H:%M", time.gmtime(value // 10**9))
+    return value
+
+
+def _steps(results: Results) -> list[Html]:
+    rows = []
+    for label, manifest in results.manifests.items():
+        made, measured = manifest.document if manifest else {}, results.measured(label)
+        fallback = ", ".join(made.get("degraded", ()))
+        rows.append(
+            [
+                label,
+                EFFECT_WORDS[results.outcome(label)],
+                measured.get("seconds"),
+                measured.get("peak_memory_mb"),
+                made.get("device"),
+                fallback,
+            ]
+        )
+    return _section("Steps", [table(["step", "outcome", "seconds", "peak memory, MB", "device", "fallback"], rows)])
+
+
+def _settings(results: Results) -> list[Html]:
+    made = []
+    for label in results.manifests:
+        model = results.json(label, "model.json") if label.startswith("train/") else None
+        if model:
+            rows = [["rounds", model["rounds"]], *sorted(model["params"].items())]
+            made.append(folded(f"{model['family']}: settings that the search chose", table(["parameter", "value"], rows)))
+    for name, section in results.config.sections.items():
+        values = [[key, json.dumps(value)] for key, value in section.model_dump(mode="json").items()]
+        if values:
+            made.append(folded(f"config: {name}", table(["option", "value"], values)))
+    return _section("Settings", made)
+
+
+def _lineage(results: Results) -> list[Html]:
+    pinned = results.config.pinned
+    champion = pinned.champion if pinned else None
+    over = f"version {champion['version']}, generation {champion['generation']}" if champion else "none"
+    raw = [[f"raw {name}", digest] for name, digest in (pinned.raw if pinned else {}).items()]
+    rows: list[list[Any]] = [["run", results.run or None], ["champion when planned", over], *raw]
+    rows += [[label, manifest.key if manifest else None] for label, manifest in results.manifests.items()]
+    return _section("Lineage", [folded("Where everything is in the store", table(["what", "where"], rows))])
+
+
+def _section(title: str, inside: list[Html]) -> list[Html]:
+    return [tag("section", tag("h2", title), inside)]
+
+
+def _absent(name: str) -> Html:
+    return tag("p", f"Nothing to show: {name} is not there.", class_="open")
+
+
+# --- the program ----------------------------------------------------------------------------------
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Close a run as a program."""
+    name = "evaluate-report"
+    parser = step.arguments(name, "stages.evaluate.report")
+    parser.add_argument("--status", default="", help="how the run ended: Succeeded, Failed, Error")
+
+    def work(asked: argparse.Namespace) -> dict[str, Any]:
+        store = open_store(asked.store)
+        resolved = step.resolve(asked.config, store, asked.set)
+        log.setup(resolved["common"].log_level, step=name)
+        record, page = close(Addresses(resolved if resolved.pinned else step.pin(resolved, store), store), asked.status)
+        if asked.outputs:
+            Path(asked.outputs).mkdir(parents=True, exist_ok=True)
+            (Path(asked.outputs) / "report.html").write_text(page, encoding="utf-8")
+        return {"step": name, **record}
+
+    step.program(name, parser, work, argv)
+
+
+if __name__ == "__main__":
+    main()

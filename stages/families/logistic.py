@@ -1,0 +1,59 @@
+"""Logistic regression: the baseline that a searched family has to beat. No FILE: it is not searched, saved or shipped."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse, special
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+
+from stages.features.features import Table
+
+FARTHEST = 10.0  # standard deviations; one wild value must not own the fit
+
+
+@dataclass(frozen=True)
+class Model:
+    """Weights of the design's columns, and what standardised the numbers on train."""
+
+    centre: pd.Series  # per number column
+    spread: pd.Series
+    weights: NDArray[np.float64]
+    intercept: float
+
+
+def fit(train: Table, *, seed: int) -> Model:
+    """Fit on standardised numbers, their missing marks and one-hot categories."""
+    numbers = train.X.select_dtypes("number").astype("float64")
+    with np.errstate(over="ignore", invalid="ignore"):  # the spread of 1e300 is inf, and its column then says nothing
+        centre, spread = numbers.mean(), numbers.std(ddof=0).replace(0, 1)
+    with threadpool_limits(1), warnings.catch_warnings():  # sums in one order, so that every host gets the same bytes
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a baseline that is nearly there is a baseline
+        fitted = LogisticRegression(max_iter=300, random_state=seed).fit(_design(train.X, centre, spread), train.y)
+    return Model(centre, spread, fitted.coef_[0], float(fitted.intercept_[0]))
+
+
+def predict(model: Model, X: pd.DataFrame) -> NDArray[np.float64]:  # noqa: N803 - the field's name for it
+    """Give each row's probability of the positive label."""
+    with threadpool_limits(1):
+        found: NDArray[np.float64] = special.expit(_design(X, model.centre, model.spread) @ model.weights + model.intercept)
+    return found
+
+
+def _design(matrix: pd.DataFrame, centre: pd.Series, spread: pd.Series) -> sparse.csr_array:
+    """Numbers in standard deviations, missing ones 0 and marked; then one column per category, none for a missing one."""
+    values = matrix[centre.index].to_numpy("float64")
+    missing = np.isnan(values)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = np.nan_to_num((values - centre.to_numpy()) / spread.to_numpy(), nan=0, posinf=FARTHEST, neginf=-FARTHEST)
+    blocks = [sparse.csr_array(scaled.clip(-FARTHEST, FARTHEST)), sparse.csr_array(missing.astype("float64"))]
+    for name in matrix.columns.difference(centre.index, sort=False):
+        codes = matrix[name].cat.codes.to_numpy()
+        known = np.flatnonzero(codes >= 0)
+        shape = (len(matrix), len(matrix[name].cat.categories))
+        blocks.append(sparse.csr_array((np.ones(len(known)), (known, codes[known])), shape=shape))
+    return sparse.hstack(blocks, format="csr")
