@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from stages import families
 from stages.common import contract, log
@@ -108,8 +109,9 @@ def latency(shipped: Shipped, config: Config) -> Check:
     rows = [shipped.rows.X.iloc[[i]] for i in range(min(CALLS, len(shipped.rows.y)))]
     # The best of some rounds: what else runs on the machine can only slow a round down, never make the model faster.
     values: list[float] = []
-    while len(values) < ROUNDS and min(values, default=np.inf) >= limit:
-        values.append(_p99_ms(shipped.family, model, rows))
+    with threadpool_limits(1):  # as a server scores one row: threads that wait for each other cost more than the row
+        while len(values) < ROUNDS and min(values, default=np.inf) >= limit:
+            values.append(_p99_ms(shipped.family, model, rows))
     value = shipped.measured["latency_p99_ms"] = round(min(values), 3)
     return _answered(
         "latency_p99_ms",
@@ -152,7 +154,7 @@ def _peak_mb(shipped: Shipped) -> float:
     first = replace(rows, X=rows.X.iloc[:1], y=rows.y[:1], row=rows.row[:1], time=None, entity=None)
     feature.write(first, one_row)
     command = [sys.executable, "-m", "stages.validate.validate", shipped.name, str(shipped.path), str(shipped.features), str(one_row)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     child = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False, text=True)
     if child.returncode == -9:
         raise OutOfMemory("the process that loads the shipped model was killed: give this step more memory.")
