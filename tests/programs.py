@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+PYTHON = [sys.executable]
 SUREFOOT = ("-c", "from workflows.cli import main; main()")
 
 
@@ -51,7 +52,7 @@ def python(
 ) -> Ended:
     """Run a Python program of the project to its end."""
     started = time.monotonic()
-    command = [sys.executable, *map(str, arguments)]
+    command = [*PYTHON, *map(str, arguments)]
     done = subprocess.run(
         command, env=environment(more, root), cwd=cwd or root, capture_output=True, timeout=limit, check=False, stdin=subprocess.DEVNULL
     )

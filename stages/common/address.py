@@ -129,7 +129,7 @@ def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     words += ["code"] if old["source"] != new["source"] else []
     words += [f"python {old['python']} -> {new['python']}"] if old["python"] != new["python"] else []
     words += [f"{lib} {old['libraries'].get(lib)} -> {new['libraries'].get(lib)}" for lib in _unlike(old["libraries"], new["libraries"])]
-    words += [f"bytes of the {name}" if name == "raw" else name for name in _unlike(before["pins"], now["pins"])]
+    words += ["bytes of the table" if name == "raw" else name for name in _unlike(before["pins"], now["pins"])]
     return words + [f"after {name}" for name in _unlike(before["inputs"], now["inputs"])]
 
 

@@ -1,6 +1,7 @@
 """Look before anything starts: is the config right, are data, store, database and room there, and what is done already."""
 
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -24,7 +25,7 @@ class Row:
 
     step: str
     item: contract.Item
-    state: str  # done, run, gated; "depends": it runs if what it reads turns out different
+    state: str  # done, run, gated; "depends": on what it reads, which is still to be made
     why: tuple[str, ...]  # what changed since the last run of this config
 
     @property
@@ -54,7 +55,7 @@ def plan(resolved: Config, store: Store, name: str = "") -> Plan:
     """
     database_url = database.url(store)
     started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    pinned = pin(resolved, store, f"{started}-{name or resolved.name}")
+    pinned = pin(resolved, store, f"{started}-{re.sub('[^A-Za-z0-9._-]+', '-', name or resolved.name)}")
     _check_room(pinned, store)
     database.check(database_url)
     addresses = Addresses(pinned, store)
@@ -67,7 +68,7 @@ def plan(resolved: Config, store: Store, name: str = "") -> Plan:
             why = ("never run",) if old is None else tuple(changed(old, now))
             state = addresses.state(step, item)
             waits = any(row.state != "done" for row in rows if (row.step, row.item) in addresses.inputs(step, item))
-            rows.append(Row(step, item, "depends" if state == "run" and waits else state, why))
+            rows.append(Row(step, item, "depends" if waits else state, why))
     return Plan(addresses, tuple(rows))
 
 
@@ -88,7 +89,11 @@ def write(made: Plan) -> str:
 def last_record(store: Store, name: str) -> dict[str, Any]:
     """Give the newest run's record of a config, by its name."""
     for key in reversed([key for key in store.list("runs/") if key.endswith("/record.json")]):
-        record: dict[str, Any] = json.loads(store.read(key))
+        try:
+            record: dict[str, Any] = json.loads(store.read(key))
+        except ValueError:
+            log.warning("record.damaged", key=key)
+            continue
         if record["name"] == name:
             return record
     return {}

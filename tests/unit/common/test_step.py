@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from stages.common.errors import ConfigError, DataError, Interrupted, MissingInp
 from stages.common.store import Store, open_store
 from tests import programs
 from tests.toy import work
+from tests.toy.fixtures import toy
 from tests.toy.pipeline import LETTERS, Pipeline, digests, item
 
 
@@ -29,13 +29,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return said
 
 
-@pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
-    """Give the toy over an empty folder."""
-    monkeypatch.setenv("TOY_CALLS", str(tmp_path / "calls"))
-    (tmp_path / "toy.yaml").write_text("toy: {value: 1}\n")
-    with work.installed():
-        yield Pipeline(tmp_path / "toy.yaml", open_store(str(tmp_path / "store")))
+__all__ = ["toy"]
 
 
 # --- done is done ---
