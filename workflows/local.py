@@ -35,7 +35,7 @@ class Outcome:
 
 
 def walk(addresses: Addresses, config: str) -> list[Outcome]:
-    """Bring every step to its end, in the DAG's order; the last outcome is the one that failed, if one did.
+    """Bring every step to its end, in the DAG's order, or to the first that fails (its ``code`` is not 0).
 
     A lost or damaged input is voided by who read it: then the walk starts again, once per loss.
     """
