@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -137,7 +136,7 @@ def run(asked: argparse.Namespace) -> int:
     resolved, store = _open(asked)
     made = plans.plan(resolved, store)
     outcomes = local.walk(made.addresses, plans.write(made))
-    failed = outcomes[-1].code or 0
+    failed = next((outcome.code for outcome in outcomes if outcome.code), 0)
     reports.close(made.addresses, "Failed" if failed else "Succeeded")
     page = _page(store, f"runs/{made.addresses.config.pinned.run}/report.html") if made.addresses.config.pinned else ""
     known = {name: value for outcome in outcomes for name, value in outcome.outputs.items()}
