@@ -69,6 +69,8 @@ def _walk_once(addresses: Addresses, config: str, outcomes: dict[str, Outcome]) 
                 outcome = Outcome(task.step, item, state)
             if outcome.code == 0 and not outcome.outputs and (manifest := addresses.find(task.step, item)):
                 outcome.outputs = manifest.outputs
+            if outcome.code:
+                outcomes.pop(name, None)  # who failed stands last
             outcomes[name] = outcome
             if outcome.code:
                 return outcome
