@@ -22,7 +22,7 @@ run: setup  ## train, judge and deploy on a table that the project makes (or CON
 	@$(BIN)/surefoot run $(CONFIG)
 
 test: setup  ## the tests that need nothing but this checkout, in minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -117,7 +117,7 @@ def _size(image: str) -> int:
 def coverage() -> None:
     """Line coverage of the stages in `make test`, and its seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pytest", "-q", "--cov", "--cov-report", f"json:{folder}/coverage.json"]
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--cov", "--cov-report", f"json:{folder}/coverage.json"]
         seconds, _ = _call(command)
         found = json.loads((Path(folder) / "coverage.json").read_text(encoding="utf-8"))
     _say("make test, with coverage", f"{seconds:.0f} s")
