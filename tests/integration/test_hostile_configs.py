@@ -33,13 +33,10 @@ HOSTILE: dict[str, Hostile] = {
     "bomb": (BOMB, (), {}, 78, "{f}: line 1, column 4: anchors and aliases are not allowed."),
     "code in a tag": ("prepare: !!python/object/apply:os.system ['touch harm']\n", (), {}, 78, "{f}: line 1, column 10: tags are not allowed"),
     "duplicate key": ("train:\n  seed: 1\n  seed: 2\n", (), {}, 78, "{f}: line 3, column 3: key 'seed' stands twice."),
-    "duplicate section": ("train: {seed: 1}\ntrain: {seed: 2}\n", (), {}, 78, "{f}: line 2, column 1: key 'train' stands twice."),
     "tab": ("train:\n\tseed: 1\n", (), {}, 78, "{f}: line 2, column 1: found character '\\t' that cannot start any token."),
     "latin-1": ("prepare: {label: betrüg}\n".encode("latin-1"), (), {}, 78, "{f}: not UTF-8 (byte 21). Save it as UTF-8."),
-    "utf-16": ("train: {seed: 1}\n".encode("utf-16"), (), {}, 78, "{f}: not UTF-8 (byte 0). Save it as UTF-8."),
     "nul": (b"train: {seed: 1\0}\n", (), {}, 78, "{f}: unacceptable character #x0000"),
     "nul by escape": ('prepare: {source: file, path: "a\\0b", label: y, split: order}\n', (), {}, 78, "{f}: line 1, column 31: 'a\\x00b' holds a character that is no text."),
-    "binary": (bytes(range(256)) * 40, (), {}, 78, "{f}: not UTF-8 (byte 128). Save it as UTF-8."),
     "300 KB": ("# " + "x" * 300_000, (), {}, 78, "{f}: more than 262144 bytes: this is no config file."),
     "nested": ("train: " + "[" * 5000, (), {}, 78, "{f}: line 1, column 27: nested deeper than 20."),
     "not a number": ("train: {seed: .NaN}\n", (), {}, 78, "{f}: train.seed: Input should be a valid integer, found '.NaN'."),
@@ -47,31 +44,18 @@ HOSTILE: dict[str, Hostile] = {
     "number in quotes": ('search: {n_trials: "20"}\n', (), {}, 78, "{f}: search.n_trials: Input should be a valid integer, found '20'."),
     "true for a number": ("search: {n_trials: true}\n", (), {}, 78, "{f}: search.n_trials: Input should be a valid integer, found True."),
     "negative": ("prepare: {sample_size: -5}\n", (), {}, 78, "{f}: prepare.sample_size: Input should be greater than or equal to 1, found -5."),
-    "leading zero": ("prepare: {generated_seed: 007}\n", (), {}, 78, "{f}: prepare.generated_seed: Input should be a valid integer, found '007'."),
-    "a number of 5000 digits": (f"train: {{seed: {'9' * 5000}}}\n", (), {}, 78, "{f}: line 1, column 15: 99999999999999999999 is larger than any number"),
     "shares of more than all": ("prepare: {test_split: 0.7, validation_split: 0.7}\n", (), {}, 78, "{f}: prepare: validation_split 0.7 and test_split 0.7 leave no rows to train on."),
-    "template": ("prepare: {label: {{label}}}\n", (), {}, 78, "{f}: line 1, column "),
     "unknown section": ("prepair: {label: y}\n", (), {}, 78, "{f}: unknown section 'prepair'; did you mean prepare?"),
-    "unknown in common": ("common: {stor: x}\n", (), {}, 78, "{f}: unknown key common.stor; did you mean common.store?"),
-    "unknown in plan": ("plan: {memory_limit: 1}\n", (), {}, 78, "{f}: unknown key plan.memory_limit; did you mean plan.memory_limit_gb?"),
-    "unknown in prepare": ("prepare: {lable: y}\n", (), {}, 78, "{f}: unknown key prepare.lable; did you mean prepare.label?"),
     "unknown in search": ("search: {trials: 1}\n", (), {}, 78, "{f}: unknown key search.trials; did you mean search.n_trials?"),
     "unknown in train": ("train: {random_seed: 1}\n", (), {}, 78, "{f}: unknown key train.random_seed; did you mean train.seed?"),
-    "unknown in evaluate": ("evaluate: {suspicious: 1}\n", (), {}, 78, "{f}: unknown key evaluate.suspicious; did you mean evaluate.suspicious_drop?"),
-    "unknown in validate": ("validate: {auc: 1}\n", (), {}, 78, "{f}: unknown key validate.auc; "),
-    "unknown in deploy": ("deploy: {x: 1}\n", (), {}, 78, "{f}: unknown key deploy.x; known: none."),
     "no path": ("prepare: {source: file, label: y, split: order}\n", (), {}, 78, "{f}: prepare: source is file, but path names none"),
     "--set without =": ("", ("--set", "train.seed"), {}, 78, "--set train.seed: write section.key=value, such as train.seed=1."),
-    "--set of nothing": ("", ("--set", ""), {}, 78, "--set : write section.key=value, such as train.seed=1."),
     "--set of an unknown key": ("", ("--set", "train.sed=1"), {}, 78, "--set train.sed=1: unknown key train.sed; did you mean train.seed?"),
-    "--set of a wrong type": ("", ("--set", "train.seed=one"), {}, 78, "--set train.seed=one: train.seed: Input should be a valid integer, found 'one'."),
     "environment of an unknown key": ("", (), {"SUREFOOT__TRAIN__SED": "1"}, 78, "environment SUREFOOT__TRAIN__SED: unknown key train.sed; did you mean train.seed?"),
-    "environment of no level": ("", (), {"SUREFOOT__COMMON__LOG_LEVEL": "loud"}, 78, "environment SUREFOOT__COMMON__LOG_LEVEL: common.log_level: Input should be"),
     "path of no table": (FILE.format("../../../../../../../../../../etc/hostname"), (), {}, 65, "/etc/hostname"),
     "path of a folder": (FILE.format("."), (), {}, 66, ": the table cannot be read (Is a directory). Set prepare.path to a file."),
     "path out of the store": (FILE.format("raw/../../etc/passwd"), (), {}, 66, "raw/../../etc/passwd: the table is not there. Set prepare.path in the config."),
     "path of 5000 letters": (FILE.format("x" * 5000), (), {}, 66, ": the table cannot be read (File name too long). Set prepare.path to a file."),
-    "path in a bucket": (FILE.format("s3://bucket/table.csv"), (), {}, 66, "/table.csv: the table is not there. Set prepare.path in the config."),
 }  # fmt: skip
 
 
@@ -124,23 +108,28 @@ def test_a_place_where_no_config_is_is_said(tmp_path: Path, place: str, code: in
     check(ended, tmp_path / "store", code, line)
 
 
-@pytest.mark.parametrize(
-    "name", ["bomb", "code in a tag", "unknown in search", "--set without =", "environment of an unknown key", "path out of the store"]
-)
-def test_the_surefoot_command_says_the_same(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("command", "name"), [("plan", "unknown in search"), ("run", "bomb"), ("run", "path out of the store")])
+def test_the_surefoot_command_says_the_same(tmp_path: Path, command: str, name: str) -> None:
     text, arguments, more, code, line = HOSTILE[name]
     path = tmp_path / "my.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    for command in ("plan", "run"):
-        ended = programs.surefoot(command, path, "--store", tmp_path / "store", *arguments, more=more)
-        check(ended, tmp_path / "store", code, line.format(f=path))
+    ended = programs.surefoot(command, path, "--store", tmp_path / "store", *arguments, more=more)
+    check(ended, tmp_path / "store", code, line.format(f=path))
+
+
+@pytest.mark.parametrize("section", config.section_types())
+def test_an_unknown_key_is_refused_in_each_section(tmp_path: Path, section: str) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text(f"{section}: {{zebra: 1}}\n")
+    with pytest.raises(ConfigError, match=rf"my\.yaml: unknown key {section}\.zebra; "):
+        config.load(path, (), {})
 
 
 def test_an_empty_config_is_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("")
     ended = programs.surefoot("plan", tmp_path / "my.yaml", "--store", tmp_path / "store", "--json")
     assert ended.code == 0
-    assert [row["state"] for row in json.loads(ended.out)["steps"]][0] == "run"
+    assert json.loads(ended.out)["steps"][0]["state"] == "run"
 
 
 # --- real ones, mutated where the effect is known ---
@@ -284,7 +273,7 @@ def test_a_scrambled_config_is_taken_or_refused_with_one_line(tmp_path: Path) ->
     assert min(outcomes.values()) > 50, outcomes
 
 
-@pytest.mark.parametrize("seed", range(6), ids=str)
+@pytest.mark.parametrize("seed", range(3), ids=str)
 def test_a_scrambled_config_ends_a_program_in_one_of_two_ways(tmp_path: Path, seed: int) -> None:
     path = tmp_path / "my.yaml"
     path.write_bytes(scrambled(seed))
