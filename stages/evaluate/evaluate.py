@@ -1,5 +1,6 @@
 """Judge the candidates on valid, the winner alone on test, and name columns that give the label away."""
 
+import functools
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,7 @@ from stages.features.features import Features, Table
 HIGH_AUC = 0.9  # below it, no column carries too much
 SHUFFLED_ROWS = 50_000  # of valid, at most, for the short list of suspicious columns
 REFIT_ROUNDS = 100  # enough to see a column missing
+REFITS = 3  # by other seeds, whose mean counts: one fit's luck must not name a column
 TOP = 20  # columns whose importance is told
 
 
@@ -93,12 +95,15 @@ def suspicious_columns(best: Candidate, features: Features, train: Table, valid:
     listed = _short_list(best, parts, valid, config)
     if not listed:
         return []
-    whole = _auc_without(best, [], train, valid, config, run)
+    refit = functools.cache(lambda names, fit: _auc_without(best, names, train, valid, config.seed + fit, run.threads))
     found = []
     for done, raw in enumerate(listed):
         run.progress(done, len(listed))
-        rest = _auc_without(best, parts[raw], train, valid, config, run)
-        if whole - rest > config.suspicious_drop:
+        for fits in range(1, REFITS + 1):
+            whole, rest = (float(np.mean([refit(names, fit) for fit in range(fits)])) for names in ((), tuple(parts[raw])))
+            if whole - rest <= config.suspicious_drop:
+                break
+        else:
             log.warning("evaluate.suspicious", column=raw, auc=round(whole, 4), auc_without=round(rest, 4))
             found.append({"column": raw, "auc": whole, "auc_without": rest})
     return found
@@ -121,19 +126,19 @@ def _short_list(best: Candidate, parts: dict[str, list[str]], valid: Table, conf
     return [raw for raw, drop in drops.items() if drop > config.suspicious_drop]
 
 
-def _auc_without(best: Candidate, names: list[str], train: Table, valid: Table, config: Config, run: Run) -> float:
+def _auc_without(best: Candidate, names: tuple[str, ...], train: Table, valid: Table, seed: int, threads: int) -> float:
     """Fit the winner's settings again, for few rounds, without some columns; give AUC on valid."""
     if len(names) == train.X.shape[1]:
         return 0.5
     fitted = best.family.fit(
         best.settings["params"],
-        replace(train, X=train.X.drop(columns=names)),
+        replace(train, X=train.X.drop(columns=[*names])),
         None,
         rounds=min(best.settings["rounds"], REFIT_ROUNDS),
         early_stopping_rounds=REFIT_ROUNDS,
-        seed=config.seed,
+        seed=seed,
         metric="auc",
-        threads=run.threads,
+        threads=threads,
         gpu=False,  # what is named must not depend on the machine
     )
-    return metrics.score("auc", valid.y, best.family.predict(fitted.model, valid.X.drop(columns=names)))
+    return metrics.score("auc", valid.y, best.family.predict(fitted.model, valid.X.drop(columns=[*names])))

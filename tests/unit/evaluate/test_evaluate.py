@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from stages.common import log
+from stages.evaluate import evaluate as module
 from tests.unit.pipelines import Pipeline, honest_table, new_pipeline
 
 
@@ -96,6 +97,17 @@ def test_a_column_that_others_can_stand_for_is_not_named(tmp_path: Path) -> None
     pipeline = new_pipeline(tmp_path, table.assign(again=table["seconds"] + 0.01 * np.random.default_rng(3).random(len(table))))
 
     assert pipeline.until("evaluate")["evaluate"]["suspicious"] == []
+
+
+@pytest.mark.parametrize(("rests", "named"), [([0.8, 0.8, 0.8], ["seconds"]), ([0.89, 0.92], []), ([0.89, 0.89, 0.93], [])])
+def test_one_fits_luck_names_no_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rests: list[float], named: list[str]) -> None:
+    """The mean of three fits falls from .95 by more than .05, or one of the first says that it does not."""
+    pipeline, left = new_pipeline(tmp_path, leaky(honest_table())), iter(rests)
+    monkeypatch.setattr(module, "_short_list", lambda *_: ["seconds"])
+    monkeypatch.setattr(module, "_auc_without", lambda _best, names, *_: next(left) if names else 0.95)
+
+    assert pipeline.until("evaluate")["evaluate"]["suspicious"] == named
+    assert list(left) == []
 
 
 def test_nothing_is_refitted_below_the_high_auc(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
