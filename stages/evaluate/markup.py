@@ -10,6 +10,12 @@ class Html(str):
     __slots__ = ()
 
 
+class Number(str):
+    """A number that is written already."""
+
+    __slots__ = ()
+
+
 def tag(name: str, *inside: Any, **attributes: Any) -> Html:
     """Write one element; ``class_`` loses its underscore."""
     words = "".join(f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"' for key, value in attributes.items())
@@ -19,10 +25,10 @@ def tag(name: str, *inside: Any, **attributes: Any) -> Html:
 def _markup(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "".join(map(_markup, value))
-    return value if isinstance(value, Html) else html.escape(_said(value))
+    return value if isinstance(value, Html) else html.escape(said(value))
 
 
-def _said(value: Any) -> str:
+def said(value: Any) -> str:
     """Say a value as people read it."""
     if value is None:
         return "-"
@@ -38,7 +44,9 @@ def folded(title: str, inside: Html) -> Html:
 
 def table(head: list[str], rows: list[list[Any]]) -> Html:
     """Write a table that scrolls sideways by itself where the screen is narrow."""
-    cells = [tag("tr", [tag("td", cell, class_="number" if isinstance(cell, int | float) else "text") for cell in row]) for row in rows]
+    cells = [
+        tag("tr", [tag("td", cell, class_="number" if isinstance(cell, int | float | Number) else "text") for cell in row]) for row in rows
+    ]
     return tag("div", tag("table", tag("thead", tag("tr", [tag("th", one) for one in head])), tag("tbody", cells)), class_="wide")
 
 
@@ -64,8 +72,9 @@ STYLE = """
   }
 }
 * { box-sizing: border-box }
-body { margin: 0; background: var(--page); color: var(--text); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
+body { margin: 0; background: var(--page); color: var(--text); font: 16px/1.5 system-ui, sans-serif }
 main { max-width: 66rem; margin: 0 auto; padding: 1.25rem 1rem 3rem }
+h1, p, li, summary, .bar { overflow-wrap: anywhere }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: .25rem 0 .75rem }
 h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; padding-bottom: .25rem; border-bottom: 1px solid var(--line) }
 p, ul { margin: .5rem 0; max-width: 46rem }
@@ -76,11 +85,12 @@ p, ul { margin: .5rem 0; max-width: 46rem }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; font-size: .9rem; margin: .5rem 0 }
 th, td { text-align: left; vertical-align: top; padding: .3rem 1.25rem .3rem 0; border-bottom: 1px solid var(--line) }
-th { color: var(--quiet); font-weight: 500; overflow-wrap: normal }
-td { max-width: 32rem; min-width: 3.5rem }
+th { color: var(--quiet); font-weight: 500 }
+td:last-child { min-width: 9rem; padding-right: 0 }
+td.number:last-child { min-width: 0 }
 .number { font-variant-numeric: tabular-nums; white-space: nowrap }
 .bars { margin: .75rem 0; max-width: 46rem }
-.bar { display: grid; grid-template-columns: minmax(7rem, 14rem) 1fr 4rem; gap: .75rem; align-items: center; font-size: .9rem }
+.bar { display: grid; grid-template-columns: 36% 1fr 3.5rem; gap: .75rem; align-items: center; font-size: .9rem }
 .bar svg { width: 100%; height: .7rem; fill: var(--bar) }
 .bar .number { text-align: right }
 details { margin: .5rem 0 }

@@ -14,16 +14,16 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stages.common import contract, log, step
+from stages.common import contract, log, registry, step
 from stages.common.address import Addresses
 from stages.common.artifact import Artifact, Manifest
 from stages.common.contract import STEPS
 from stages.common.errors import MissingInput
 from stages.common.store import Store, open_store
-from stages.evaluate.markup import STYLE, Html, bars, folded, table, tag
+from stages.evaluate.markup import STYLE, Html, Number, bars, folded, said, table, tag
 
 METRICS = {"auc": "AUC", "average_precision": "average precision", "log_loss": "log loss (less is better)"}
-EFFECT_WORDS = {"made": "made by this run", "found": "was there", "gated": "not run: its gate is closed", "missing": "not there"}
+OUTCOMES = {"made": "made by this run", "found": "was there", "gated": "not run: its gate is closed", "missing": "not there"}
 
 
 # --- what is there --------------------------------------------------------------------------------
@@ -124,17 +124,12 @@ def draw(addresses: Addresses, status: str = "") -> str:
 
 def _page(results: Results, status: str) -> str:
     name = results.config.name
-    parts = (_verdict, _checks, _scores, _suspicious, _importance, _data, _steps, _settings, _lineage)
-    body = [part(results) for part in parts]
     ended = f" · run ended: {status}" if status else ""
-    head = [tag("p", f"Surefoot · {name} · {results.run or 'no run'}{ended}", class_="small")]
-    title = tag("title", f"{name}: {_headline(results)[0]}")
+    parts = (_verdict, _checks, _scores, _suspicious, _importance, _data, _steps, _settings, _lineage)
+    main = tag("main", tag("p", f"Surefoot · {name} · {results.run or 'no run'}{ended}", class_="small"), [part(results) for part in parts])
     meta = Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">')
-    return (
-        "<!doctype html>\n"
-        + tag("html", tag("head", meta, title, tag("style", Html(STYLE))), tag("body", tag("main", head, body)), lang="en")
-        + "\n"
-    )
+    head = tag("head", meta, tag("title", f"{name}: {_headline(results)[0]}"), tag("style", Html(STYLE)))
+    return "<!doctype html>\n" + tag("html", head, tag("body", main), lang="en") + "\n"
 
 
 def _headline(results: Results) -> tuple[str, str]:
@@ -142,20 +137,36 @@ def _headline(results: Results) -> tuple[str, str]:
     verdict, deployed = results.outputs("validate").get("verdict"), results.outputs("deploy")
     if verdict == "rejected":
         return f"Rejected: {', '.join(results.outputs('validate')['failed'])} not passed", "bad"
-    if deployed:
-        if deployed["promoted"]:
-            return f"Accepted: version {deployed['version']} went to production as generation {deployed['generation']}", "good"
+    if deployed and not deployed["promoted"]:
         return f"Accepted, but not promoted: {deployed['reason']}", "open"
+    if deployed:
+        return _in_production(results, deployed["version"], deployed["generation"])
     if verdict:
         return "Accepted, but not deployed yet", "open"
     return f"No verdict: {next(label for label in results.manifests if results.outcome(label) == 'missing')} is not there", "open"
+
+
+def _in_production(results: Results, version: str, generation: int) -> tuple[str, str]:
+    """Say of a promoted version whether it still is what is live."""
+    store = results.addresses.store
+    live = registry.live(store)
+    if live and live["version"] == version:
+        return f"Accepted: version {version} is in production since generation {generation}", "good"
+    if version in registry.barred(store):
+        return f"Accepted, but version {version} was rolled back after generation {generation}, and is barred", "open"
+    return f"Accepted: version {version} went to production as generation {generation}; another one is live now", "open"
 
 
 def _verdict(results: Results) -> list[Html]:
     line, kind = _headline(results)
     missing = [label for label in results.manifests if results.outcome(label) == "missing"]
     checks = results.json("validate", "checks.json") or []
-    reasons = [f"{c['name']} ({c['need']}): {c['reason']}" for c in checks if c["answer"] != "pass"]
+    values = results.measured("validate").get("checks", {})
+    reasons = [
+        f"{c['name']} ({c['need']}): {c['reason']} (measured: {said(values.get(c['name']))}, limit: {c['limit']:g})"
+        for c in checks
+        if c["answer"] != "pass"
+    ]
     made = [tag("h1", line, class_=kind)]
     if reasons:
         made.append(tag("ul", [tag("li", reason) for reason in reasons]))
@@ -167,13 +178,14 @@ def _verdict(results: Results) -> list[Html]:
 
 
 def _checks(results: Results) -> list[Html]:
+    kinds = {"pass": "good", "fail": "bad", "cannot tell": "open"}
     values = results.measured("validate").get("checks", {})
     rows = [
         [
             c["name"],
-            tag("b", c["answer"], class_={"pass": "good", "fail": "bad"}.get(c["answer"], "open")),
+            tag("b", c["answer"], class_=kinds[c["answer"]]),
             values.get(c["name"]),
-            c["limit"],
+            Number(f"{c['limit']:g}"),
             c["need"],
             c["reason"],
         ]
@@ -236,19 +248,15 @@ def _data(results: Results) -> list[Html]:
     data, features = results.json("prepare", "data.json"), results.json("prepare", "features.json")
     if not data or not features:
         return _section("Data", [_absent("prepare")])
-    whole = {"rows": data["rows"], "positives": data["positives"]}
-    rows = [
-        [name, one["rows"], one["positives"], f"{one['positives'] / one['rows']:.2%}", _when(one.get("first")), _when(one.get("last"))]
-        for name, one in [*data["splits"].items(), ("all", whole)]
-    ]
+    sizes = {**{name: data["splits"][name] for name in ("train", "valid", "test")}, "all": data}
+    rows = [[name, one["rows"], one["positives"], Number(f"{one['positives'] / one['rows']:.2%}")] for name, one in sizes.items()]
+    head = ["split", "rows", "positives", "share"]
+    if "first" in data["splits"]["train"]:
+        head += ["from", "to"]
+        rows = [[*row, _when(one.get("first")), _when(one.get("last"))] for row, one in zip(rows, sizes.values(), strict=True)]
     label, used = features["label"], len(features["columns"])
-    made = [
-        tag(
-            "p",
-            f"Label {label['column']}: {label['positive']} is looked for. Columns used: {used}. Split by {data['split']}.",
-        ),
-        table(["split", "rows", "positives", "share", "from", "to"], rows),
-    ]
+    words = f"Label {label['column']}: {label['positive']} is looked for. Columns used: {used}. Split: {data['split']}."
+    made = [tag("p", words), table(head, rows)]
     if data["notes"]:
         made.append(tag("ul", [tag("li", note) for note in data["notes"]]))
     if features["dropped"]:
@@ -267,17 +275,8 @@ def _steps(results: Results) -> list[Html]:
     rows = []
     for label, manifest in results.manifests.items():
         made, measured = manifest.document if manifest else {}, results.measured(label)
-        fallback = ", ".join(made.get("degraded", ()))
-        rows.append(
-            [
-                label,
-                EFFECT_WORDS[results.outcome(label)],
-                measured.get("seconds"),
-                measured.get("peak_memory_mb"),
-                made.get("device"),
-                fallback,
-            ]
-        )
+        told = [Number(f"{measured[name]:,.1f}") if name in measured else None for name in ("seconds", "peak_memory_mb")]
+        rows.append([label, OUTCOMES[results.outcome(label)], *told, made.get("device"), ", ".join(made.get("degraded", ()))])
     return _section("Steps", [table(["step", "outcome", "seconds", "peak memory, MB", "device", "fallback"], rows)])
 
 
