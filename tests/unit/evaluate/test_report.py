@@ -109,6 +109,17 @@ def test_what_became_of_a_version_since(accepted: Pipeline) -> None:
     assert f"champion when planned version {first}, generation 4" in barred
 
 
+def test_a_version_that_was_rolled_back(accepted: Pipeline) -> None:
+    """Its run finds everything done, but the page does not say that it is live."""
+    accepted.do("deploy")
+    second = accepted.until("deploy", "train.seed=1")["deploy"]["version"]
+    registry.roll_back(accepted.store)
+
+    page = read(report.draw(accepted.addresses("train.seed=1")))
+
+    assert f"Accepted, but version {second} was rolled back after generation 2, and is barred" in page.text
+
+
 def test_suspicious_columns_and_times(tmp_path: Path) -> None:
     table = honest_table().assign(when=[f"2024-01-{1 + row // 60:02d} {row % 24:02d}:00:00" for row in range(900)])
     pipeline = new_pipeline(tmp_path, table.assign(told=table["fraud"] * 2))
