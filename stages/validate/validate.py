@@ -154,7 +154,11 @@ def _peak_mb(shipped: Shipped) -> float:
     first = replace(rows, X=rows.X.iloc[:1], y=rows.y[:1], row=rows.row[:1], time=None, entity=None)
     feature.write(first, one_row)
     command = [sys.executable, "-m", "stages.validate.validate", shipped.name, str(shipped.path), str(shipped.features), str(one_row)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
     child = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False, text=True)
     if child.returncode == -9:
         raise OutOfMemory("the process that loads the shipped model was killed: give this step more memory.")
