@@ -87,7 +87,10 @@ def _baked() -> dict[str, Any] | None:
 
 
 def _recipe(step: str, item: contract.Item) -> dict[str, Any]:
-    files = closure(contract.STEPS[step].module, item.get("family") if contract.STEPS[step].item else None)
+    family = item.get("family") if contract.STEPS[step].item else None
+    # What a step's effects did is what it makes its artifact from: a search's result is of the code that fits its trials.
+    entries = [contract.STEPS[step].module, *(other.module for other in contract.STEPS.values() if other.effect_of == step)]
+    files = {name: path for entry in entries for name, path in closure(entry, family).items()}
     modules = {name: files[name] for name in sorted(files) if name not in SILENT}
     source = hashlib.sha256(json.dumps([[name, source_digest(path)] for name, path in modules.items()]).encode()).hexdigest()
     return {"source": source, "libraries": libraries(modules.values())}

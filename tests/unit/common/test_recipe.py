@@ -143,7 +143,7 @@ WITH = {
     "prepare": {"pandas", "pyarrow", "numpy"},
     "search-create/xgboost": {"optuna"},
     "search-work/xgboost": {"optuna", "xgboost", "pandas", "scikit-learn"},
-    "search-collect/xgboost": {"optuna"},
+    "search-collect/xgboost": {"optuna", "xgboost", "pandas", "scikit-learn"},
     "train/xgboost": {"xgboost", "pandas", "scikit-learn", "numpy"},
     "evaluate": {"xgboost", "pandas", "scikit-learn"},
     "validate": {"xgboost", "pandas"},
@@ -277,7 +277,7 @@ def test_a_line_of_code_changes_the_steps_that_import_it(checkout: Path) -> None
     assert after("stages/common/log.py", "\nMORE = 1\n") == set()
     assert after("stages/common/store.py", "\nMORE = 1\n") == set(before)
     assert after("stages/prepare/split.py", "\nMORE = 1\n") == {"prepare"}
-    assert after("stages/families/xgboost.py", "\nMORE = 1\n") >= {"train/xgboost", "search-work/xgboost"}
+    assert after("stages/families/xgboost.py", "\nMORE = 1\n") >= {"train/xgboost", "search-work/xgboost", "search-collect/xgboost"}
     assert after("stages/search/study.py", "\nMORE = 1\n") == {f"search-{name}/xgboost" for name in ("create", "work", "collect")}
 
 
@@ -291,7 +291,7 @@ def test_a_locked_version_changes_the_steps_that_use_the_library(checkout: Path)
         lock.write_text(re.sub(rf"(?m)^{library}==\S+", f"{library}==9.9.9", text))
         return changed(before, recipes_of(checkout))
 
-    boosted = {"search-work/xgboost", "train/xgboost", "evaluate", "validate"}
+    boosted = {"search-work/xgboost", "search-collect/xgboost", "train/xgboost", "evaluate", "validate"}
     assert after("xgboost-cpu") == boosted
     assert after("optuna") == {f"search-{name}/xgboost" for name in ("create", "work", "collect")}
     assert after("pyarrow") >= {"prepare"} | boosted
