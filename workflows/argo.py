@@ -3,8 +3,8 @@
     python -m workflows.argo             prints the template
     python -m workflows.argo --write     writes it into the chart
 
-The *skipping* form: plan says per step whether there is something to do, and ``when`` listens. The surprises that
-shape it (each task depends on plan; a join reads the store, never a fan-out's outputs; defaults everywhere) are in docs/argo.md.
+The *skipping* form: plan says per step whether there is something to do, and ``when`` listens, so that what is done costs no
+pod. What looks odd here was seen to hang, hide or repeat work otherwise; ``check`` names each, with its reason.
 """
 
 import json

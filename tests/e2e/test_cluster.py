@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from minio import Minio
 
 from tests.programs import ROOT, Ended, surefoot
 
@@ -31,6 +32,7 @@ CHAIN = ("prepare", "search-create", "search-work", "search-collect", "train", "
 CHART = ROOT / "charts" / "surefoot"
 LOAD = os.environ.get("SUREFOOT_LOAD", str(ROOT.parent / "shared" / "cluster" / "load"))
 ADULT = ROOT.parent / "shared" / "data" / "adult.csv"
+NODE_NAME = "workflows.argoproj.io/node-name"
 Document = dict[str, Any]
 
 
@@ -136,13 +138,19 @@ class Place:
 
 def steps(pods: dict[str, Document]) -> list[str]:
     """Name the steps whose pods these are."""
-    return sorted(pod["metadata"]["annotations"]["workflows.argoproj.io/node-name"].partition(".")[2] for pod in pods.values())
+    return sorted(pod["metadata"]["annotations"][NODE_NAME].partition(".")[2] for pod in pods.values())
 
 
 def step(workflow: Document, name: str) -> list[Document]:
     """Give the attempts of a step, as the Workflow's status has them."""
     nodes = workflow.get("status", {}).get("nodes", {}).values()
     return sorted((node for node in nodes if node["type"] == "Pod" and node["templateName"] == name), key=lambda node: node["name"])
+
+
+def asked(pod: Document) -> str:
+    """Give the memory that a step's container asks for."""
+    (main,) = [one for one in pod["spec"]["containers"] if one["name"] == "main"]
+    return str(main["resources"]["requests"]["memory"])
 
 
 def seconds(workflow: Document) -> float:
@@ -267,6 +275,26 @@ def test_argo_submit_takes_the_address_of_a_config(place: Place, first: tuple[Pa
     assert steps(place.pods(name)) == ["onExit.evaluate-report(0)", "plan(0)"]
 
 
+def test_a_lost_file_is_made_again_by_a_new_submit(place: Place, first: tuple[Path, str, Document]) -> None:
+    """Plan sees that it is gone; what follows finds the same bytes, and stops there."""
+    path, store, _ = first
+    before = place.digests(store)
+    (lost,) = [line.split()[-1] for line in before if line.startswith("train ") and " judged.ubj " in line]
+    where = place.environment["AWS_ENDPOINT_URL"].removeprefix("http://")
+    keys = (place.environment["AWS_ACCESS_KEY_ID"], place.environment["AWS_SECRET_ACCESS_KEY"])
+    Minio(where, *keys, secure=False).remove_object("surefoot", f"first/blobs/{lost}")
+
+    workflow = place.ended(place.submit(path, store))
+    assert workflow["status"]["phase"] == "Succeeded", place.argo("get", workflow["metadata"]["name"])
+    pods = place.pods(workflow["metadata"]["name"])
+    made = {steps({name: pod})[0].partition("(")[0] for name, pod in pods.items() if '"state":"made"' in place.log(name)}
+    assert made <= {"train", "deploy"}
+    assert "train" in made
+    assert not [name for name in steps(pods) if name.startswith(("prepare", "search"))]
+    assert place.digests(store) == before
+    assert place.surefoot("verify", "--store", store).code == 0
+
+
 def test_a_refused_config_fails_at_once_in_one_pod(place: Place, tmp_path: Path) -> None:
     workflow = place.ended(place.submit(config(tmp_path, plan={"disk_space_required_gb": 1e6}), "s3://surefoot/refused"))
 
@@ -305,6 +333,8 @@ def test_a_run_outlives_a_pod_deleted_in_mid_train(place: Place, tmp_path: Path)
     assert workflow["status"]["phase"] == "Succeeded", place.argo("get", name)
     cut, whole = step(workflow, "train")
     assert (cut["message"], whole["phase"]) == ("pod deleted", "Succeeded")
+    memory = [asked(one) for one in place.pods(name).values() if whole["name"].endswith(one["metadata"]["annotations"][NODE_NAME])]
+    assert memory == ["1536Mi"], "half more on each retry"
     manifests = {one["step"]: one["measured"] for one in json.loads(place.surefoot("ls", "--json", "--store", store).out)}
     assert {made: measured["attempt"] for made, measured in manifests.items() if measured["attempt"]} == {"train": 1}
 
