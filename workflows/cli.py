@@ -137,12 +137,13 @@ def run(asked: argparse.Namespace) -> int:
     made = plans.plan(resolved, store)
     outcomes = local.walk(made.addresses, plans.write(made))
     failed = next((outcome.code for outcome in outcomes if outcome.code), 0)
-    reports.close(made.addresses, "Failed" if failed else "Succeeded")
-    page = _page(store, f"runs/{made.addresses.config.pinned.run}/report.html") if made.addresses.config.pinned else ""
+    closed, _ = reports.close(made.addresses, "Failed" if failed else "Succeeded")
+    page = str(store.local(closed["report"]) or f"{store.address}/{closed['report']}")
     known = {name: value for outcome in outcomes for name, value in outcome.outputs.items()}
     steps = [{"step": o.label, "outcome": o.state, "seconds": o.seconds, "exit": o.code} for o in outcomes]
     seconds = round(time.monotonic() - started, 2)
     result = {name: known.get(name) for name in ("verdict", "version", "auc", "average_precision", "suspicious")}
+    result["barred"] = result["version"] in registry.barred(store)
     if asked.json:
         _say(json.dumps({**result, "steps": steps, "seconds": seconds, "report": page, "exit": failed}))
     else:
@@ -158,7 +159,8 @@ def _tell(outcomes: list[Any], result: dict[str, Any], seconds: float, page: str
     for column in result["suspicious"] or ():
         _say(f"suspicious: column {column!r} carries much of the score; is it known before the label is?")
     if result["verdict"]:
-        _say(f"verdict  {result['verdict']}" + (f", version {result['version']}" if result["version"] else ""))
+        barred = " (rolled back: not in production)" if result["barred"] else ""
+        _say(f"verdict  {result['verdict']}" + (f", version {result['version']}{barred}" if result["version"] else ""))
     _say(f"report   {page}  ({seconds} s)")
 
 
@@ -207,12 +209,13 @@ def ls(asked: argparse.Namespace) -> int:
 
 def status(asked: argparse.Namespace) -> int:
     """Say what is in production and how the last run ended."""
+    from stages.evaluate import report as reports
     from stages.plan import plan as plans
 
     resolved, store = _open(asked)
     live = registry.live(store)
     record = plans.last_record(store, resolved.name) if asked.config else {}
-    closed = _read(store, f"runs/{record['run']}/closed.json") if record else None
+    closed = reports.closed(store, record["run"]) if record else None
     if asked.json:
         _say(json.dumps({"production": live, "run": record.get("run"), "closed": closed}))
         return 0
@@ -264,17 +267,6 @@ def _open(asked: argparse.Namespace) -> tuple[Config, Store]:
     resolved = config.load(Path(asked.config), asked.set) if asked.config else config.load(config.CONFIGS / "base.yaml", asked.set)
     log.setup(resolved["common"].log_level)
     return resolved, open_store(asked.store or resolved["common"].store)
-
-
-def _read(store: Store, key: str) -> Any:
-    try:
-        return json.loads(store.read(key))
-    except KeyError:
-        return None
-
-
-def _page(store: Store, key: str) -> str:
-    return str(store.local(key) or f"{store.address}/{key}")
 
 
 def _say(line: str) -> None:

@@ -59,18 +59,27 @@ class Manifest:
 
 
 def seal(document: dict[str, Any]) -> bytes:
-    """Write a manifest with its own digest in it."""
+    """Write a document with its own digest in it."""
     return contract.dump({**document, "seal": contract.digest(document)})
 
 
-def read(store: Store, key: str) -> Manifest | None:
-    """Read a manifest; None where its bytes are not what was written."""
+def opened(data: bytes) -> dict[str, Any] | None:
+    """Read a sealed document; None where its bytes are not what was written."""
     try:
-        document = json.loads(store.read(key))
+        document: dict[str, Any] = json.loads(data)
         sealed = document.pop("seal")
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         return None
-    return Manifest(key, document) if sealed == contract.digest(document) else None
+    return document if sealed == contract.digest(document) else None
+
+
+def read(store: Store, key: str) -> Manifest | None:
+    """Read a manifest; None where it is lost, or its bytes are not what was written."""
+    try:
+        document = opened(store.read(key))
+    except KeyError:
+        return None
+    return Manifest(key, document) if document else None
 
 
 def current(store: Store, step: str, address: str) -> tuple[Manifest | None, int]:

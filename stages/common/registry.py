@@ -3,11 +3,10 @@
 One write is the swap, the history and the answer to "what was live at that time".
 """
 
-import json
 import time
 from typing import Any
 
-from stages.common import contract
+from stages.common import artifact
 from stages.common.address import Addresses
 from stages.common.errors import MissingInput
 from stages.common.store import Store
@@ -17,13 +16,18 @@ FOLDER = "registry/production/"
 
 def history(store: Store) -> list[dict[str, Any]]:
     """List all generations, oldest first."""
-    return [json.loads(store.read(key)) for key in store.list(FOLDER)]
+    return [_read(store, key) for key in store.list(FOLDER)]
 
 
 def live(store: Store) -> dict[str, Any] | None:
     """Give the live generation, None before the first."""
     keys = store.list(FOLDER)
-    found: dict[str, Any] | None = json.loads(store.read(keys[-1])) if keys else None
+    return _read(store, keys[-1]) if keys else None
+
+
+def _read(store: Store, key: str) -> dict[str, Any]:
+    if (found := artifact.opened(store.read(key))) is None:
+        raise MissingInput(f"{store.address}/{key} is damaged. Put its bytes back from a backup; nothing is promoted until then.")
     return found
 
 
@@ -35,7 +39,7 @@ def barred(store: Store) -> set[str]:
 def add(store: Store, generation: dict[str, Any]) -> dict[str, Any] | None:
     """Write the next generation; None when somebody else wrote it first."""
     made = {**generation, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    key, data = f"{FOLDER}{made['generation']:08d}.json", contract.dump(made)
+    key, data = f"{FOLDER}{made['generation']:08d}.json", artifact.seal(made)
     # A create whose answer was lost finds its own bytes: then the generation is ours after all.
     return made if store.create(key, data) or store.read(key) == data else None
 
