@@ -289,8 +289,11 @@ def _known(error: BaseException) -> SurefootError | Interrupted | None:
         return error
     if isinstance(error, MemoryError):
         return OutOfMemory("out of main memory")
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:  # while a stage writes its own files
-        return NotNow(f"no room left on the disk ({error.filename or tempfile.gettempdir()}): free some and run again")
+    where = getattr(error, "filename", None) or tempfile.gettempdir()  # while a stage reads or writes its own files
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return NotNow(f"no room left on the disk ({where}): free some and run again")
+    if isinstance(error, OSError) and error.errno in {errno.EIO, errno.ESTALE}:
+        return NotNow(f"{where}: {error.strerror}. Look at the disk or its network, then run again.")
     return None
 
 

@@ -146,9 +146,10 @@ class FolderStore(Store):
 
     def __init__(self, root: Path) -> None:
         self.address, self._root, self._tmp = str(root), root, root / "tmp"
-        self._durable = {folder for folder in (root, *root.parents) if folder.is_dir()}
-        self.create(MARKER, MARKED)
-        self._sweep()
+        with on_disk(root):
+            self._durable = {folder for folder in (root, *root.parents) if folder.is_dir()}
+            self.create(MARKER, MARKED)
+            self._sweep()
 
     @override
     def read(self, key: str) -> bytes:

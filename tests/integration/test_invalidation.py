@@ -166,6 +166,7 @@ def test_a_table_that_was_touched_starts_no_process(work: Work) -> None:
     assert work.run("common.threads=1", "plan.memory_limit_gb=9") == (set(), set())
 
 
+@pytest.mark.slow
 def test_a_line_of_code_in_evaluate_runs_evaluate_and_what_its_result_changes(work: Work) -> None:
     work.edit("stages/evaluate/evaluate.py", "TOP = 20", "TOP = 3")
     expected = {"evaluate", "validate", "deploy"}

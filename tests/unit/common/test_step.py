@@ -376,6 +376,7 @@ ENDS: dict[str, tuple[str, int, str]] = {
     "MemoryError": ("memory", 76, "out of main memory"),
     "ENOSPC": ("os-28", 75, "no room left on the disk (/some/file): free some and run again"),
     "EDQUOT": ("os-122", 75, "no room left on the disk (/some/file): free some and run again"),
+    "EIO": ("os-5", 75, "/some/file: Input/output error. Look at the disk or its network, then run again."),
     "SIGTERM": ("signal-SIGTERM", 143, "stopped by signal 15; run the same command again to go on"),
     "SIGINT": ("signal-SIGINT", 130, "stopped by signal 2; run the same command again to go on"),
 }
