@@ -72,15 +72,16 @@ def runs() -> None:
         if not (SHARED / f"{table}.csv").exists():
             _say(table, "not shown: ../shared/data is not beside the checkout")
             continue
-        seconds, result = [], {}
+        took: list[float] = []
+        result = {}
         for _ in range(TIMES):
             with tempfile.TemporaryDirectory() as folder:
                 config = f"{folder}/{table}.yaml"
                 before = _call([*SUREFOOT, "init", str(SHARED / f"{table}.csv"), "--out", config, *words])[0]
                 after, text = _call([*SUREFOOT, "run", config, "--json", "--store", f"{folder}/store"])
-                seconds.append(before + after)
+                took.append(before + after)
                 result = json.loads(text)
-        _median(f"{table}: init and run", seconds)
+        _median(f"{table}: init and run", took)
         _say(f"{table}: test AUC, verdict", f"{result['auc']:.4f}, {result['verdict']}")
 
 

@@ -149,8 +149,9 @@ def test_what_the_user_names_is_taken(table: Any) -> None:
 
 @pytest.mark.parametrize("option", ["label", "time", "id", "entity"])
 def test_a_wrong_name_is_answered_with_the_nearest(table: Any, option: str) -> None:
+    named: dict[str, Any] = {option: "amuont"}
     with pytest.raises(UsageError, match=f"--{option} 'amuont' is no column of .*; nearest: 'amount'"):
-        guess(table({"amount": [1, 2], "y": [0, 1]}), **{option: "amuont"})
+        guess(table({"amount": [1, 2], "y": [0, 1]}), **named)
 
 
 @pytest.mark.parametrize(
@@ -174,8 +175,9 @@ def test_a_bad_table_is_refused_as_prepare_would(tmp_path: Path, content: bytes,
 
 @pytest.mark.parametrize(("option", "line"), [("id", "the id 'x' is not unique"), ("time", "the event time 'x': 100 values are no times")])
 def test_a_role_that_a_column_cannot_have_is_refused(table: Any, option: str, line: str) -> None:
+    named: dict[str, Any] = {option: "x"}
     with pytest.raises(DataError, match=line):
-        guess(table({"x": ["a", "b"] * 50, "y": [0, 1] * 50}), **{option: "x"})
+        guess(table({"x": ["a", "b"] * 50, "y": [0, 1] * 50}), **named)
 
 
 def test_a_table_that_is_not_there(tmp_path: Path) -> None:
