@@ -310,7 +310,7 @@ def test_a_refused_config_fails_at_once_in_one_pod(place: Place, tmp_path: Path)
 
 def test_a_run_outlives_a_pod_deleted_in_mid_train(place: Place, tmp_path: Path) -> None:
     """The next attempt goes on from the last border, to the same bytes as a run that was left alone; nobody has to do anything."""
-    rounds = 12_000
+    rounds = 20_000
     long = config(
         tmp_path,
         prepare={"generated_rows": 20_000},

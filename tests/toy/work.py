@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, override
 from unittest import mock
 
-from stages.common import config, contract, errors, step
+from stages.common import address, config, contract, errors, step
 from stages.common.artifact import sha256
 from stages.common.contract import Step
 from stages.common.section import Section, other, result
@@ -56,12 +56,14 @@ TOYS: dict[str, Step] = {
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """Put the toy in place of the pipeline."""
+    """Put the toy in place of the pipeline; one of its steps may have the name of a real one, so no recipe is remembered across."""
+    address._recipe.cache_clear()
     with (
         mock.patch.dict(contract.STEPS, TOYS, clear=True),
         mock.patch.object(config, "section_types", return_value={**config.section_types(), "toy": Config}),
     ):
         yield
+    address._recipe.cache_clear()
 
 
 def main(name: str) -> NoReturn:
