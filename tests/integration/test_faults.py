@@ -87,7 +87,7 @@ def test_whichever_of_all_calls_fails_the_next_run_ends_with_the_same_digests(
     tried = check_all(toy, new, mode, lambda last: range(1, last + 1))
     record_property("injected", tried)
     sys.stderr.write(f"\n{tried} calls failed, one after the other\n")
-    assert tried > 50
+    assert tried > 40
 
 
 def test_a_request_that_fails_once_is_not_even_noticed(toy: Pipeline, s3_address: str) -> None:
@@ -122,13 +122,14 @@ def test_whichever_call_of_a_stage_fails_the_next_run_ends_with_the_same_digests
     def start() -> Store:
         """Lay out a store as it was before the step; where it is in S3, the study is in a file beside."""
         address = new()
-        study = tmp_path / f"{secrets.token_hex(6)}.db"
+        beside = tmp_path / secrets.token_hex(6)
         if not address.startswith("s3://"):
             shutil.copytree(before / name, address)
             return open_store(address)
-        if (before / name / "study.db").exists():
-            shutil.copy(before / name / "study.db", study)
-        monkeypatch.setattr(database, "url", lambda _: f"sqlite:///{study}")
+        beside.mkdir()
+        for file in (before / name).glob("study.db*"):  # with its write-ahead log
+            shutil.copy(file, beside)
+        monkeypatch.setattr(database, "url", lambda _: f"sqlite:///{beside}/study.db")
         return copy(open_store(str(before / name)), open_store(address), but=("tmp/", "study.db"))
 
     seen = Fault(0)
@@ -165,6 +166,7 @@ def race(toy: Pipeline, address: str, pairs: int) -> None:
         subprocess.Popen(command, env=programs.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(2)
     ]
+    contended = 0
     try:
         for pair in range(pairs):
             # Each step in turn is the one whose bytes differ.
@@ -173,16 +175,17 @@ def race(toy: Pipeline, address: str, pairs: int) -> None:
                 assert racer.stdin
                 racer.stdin.write(line.encode())
                 racer.stdin.flush()
-            answers = []
-            for racer in racers:
-                assert racer.stdout
-                answers.append([{**outputs, "state": ""} for outputs in json.loads(racer.stdout.readline() or "[]")])
+            answers = [json.loads((racer.stdout and racer.stdout.readline()) or "[]") for racer in racers]
             assert len(answers[0]) == 3, racers[0].stderr.read() if racers[0].stderr else ""
+            states = [outputs.pop("state") for answer in answers for outputs in answer]
+            contended += any(states[step] == states[step + 3] == "made" for step in range(3))
             assert answers[0] == answers[1], f"pair {pair}"
     finally:
         for racer in racers:
             racer.communicate()
     assert [racer.returncode for racer in racers] == [0, 0]
+    sys.stderr.write(f"\n{contended} of {pairs} pairs did the same work at once\n")
+    assert contended > pairs / 4
     store = open_store(address)
     manifests = [key for key in store.list("toy/") if "manifest-" in key]
     assert len(manifests) == 3 * pairs, "one winner each"
