@@ -15,6 +15,9 @@ from minio import Minio
 
 from stages.common.store import Store, open_store
 
+# As every step does, and before any library starts threads: on busy cores, threads that spin while they wait cost minutes.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 USER, PASSWORD = "surefoot", "surefoot-tests"
 
 

@@ -63,7 +63,7 @@ def without(table: Table, name: str) -> Table:
 
 
 def auc(train: Table, valid: Table, test: Table) -> float:
-    settings = {"objective": "binary:logistic", "eval_metric": "auc", "eta": 0.1, "max_depth": 4, "min_child_weight": 5, "nthread": 2}
+    settings = {"objective": "binary:logistic", "eval_metric": "auc", "eta": 0.1, "max_depth": 4, "min_child_weight": 5, "nthread": 1}
     settings |= {"subsample": 0.8, "colsample_bytree": 0.6, "lambda": 5.0}
     data, scored, last = (xgboost.DMatrix(table.X, table.y, enable_categorical=True) for table in (train, valid, test))
     model = xgboost.train(settings, data, 200, evals=[(scored, "valid")], early_stopping_rounds=20, verbose_eval=False)
