@@ -46,3 +46,4 @@ CLOSE = Task("evaluate-report", files=("report.html",), deadline_seconds=600)
 RETRIED = (75, 76, 137, 143, -1)  # exit codes that another attempt can heal; -1 is a lost pod
 RETRIES = 3
 BACKOFF_SECONDS = 5
+GRACE_SECONDS = 30  # from SIGTERM to SIGKILL

@@ -103,16 +103,25 @@ def _run(task: dag.Task, item: Item, addresses: Addresses, config: str, attempt:
             try:
                 code = process.wait(timeout=task.deadline_seconds)
             except Interrupted:
-                process.terminate()
-                process.wait()
+                _stop(process)
                 raise
             except subprocess.TimeoutExpired:
                 log.error("step.deadline", step=task.step, seconds=task.deadline_seconds)
-                process.terminate()
-                code = process.wait()
+                code = _stop(process)
         text = answer.read_text(encoding="utf-8").strip()
     outputs = json.loads(text) if code == 0 and text else {}
     return (128 - code if code < 0 else code), {name: value for name, value in outputs.items() if name not in ("step", "item")}
+
+
+def _stop(process: subprocess.Popen[bytes]) -> int:
+    """Let a step save its last border and end; one that does not is killed, and loses the work since then."""
+    process.terminate()
+    try:
+        return process.wait(timeout=dag.GRACE_SECONDS)
+    except (subprocess.TimeoutExpired, Interrupted):
+        log.error("step.killed", after=f"{dag.GRACE_SECONDS} s, or told to stop again")
+        process.kill()
+        return process.wait()
 
 
 def _python_path() -> list[str]:

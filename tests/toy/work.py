@@ -118,6 +118,9 @@ def act(what: str, run: Run) -> None:
         case ["signal", name]:
             os.kill(os.getpid(), signal.Signals[name])
             time.sleep(5)
+        case ["deaf"]:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(60)
         case ["degraded"]:
             run.degraded.append("CPU for GPU")
         case ["file", name]:

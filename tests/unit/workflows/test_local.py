@@ -181,9 +181,19 @@ def test_a_step_that_takes_too_long_is_stopped_and_goes_on_from_its_last_border(
 ) -> None:
     monkeypatch.setattr(dag, "TASKS", (dag.Task("toy-a", deadline_seconds=2),))
     (outcome,) = walk(toy, "toy.act=a:slow", "toy.rounds=40")
-    assert (outcome.state, outcome.code) == ("made", 0)
+    assert outcome.code == 0
     assert [line["event"] for line in said].count("step.deadline") >= 1
     assert toy.find("a", "toy.rounds=40").document["measured"]["rounds_here"] < 40
+
+
+def test_a_step_that_does_not_stop_is_killed(toy: Pipeline, monkeypatch: pytest.MonkeyPatch, said: list[dict[str, Any]]) -> None:
+    monkeypatch.setattr(dag, "TASKS", (dag.Task("toy-a", deadline_seconds=3),))
+    monkeypatch.setattr(dag, "GRACE_SECONDS", 1)
+    monkeypatch.setattr(dag, "RETRIES", 0)
+    (outcome,) = walk(toy, "toy.act=a:deaf")
+    assert (outcome.state, outcome.code) == ("failed", 137)
+    assert [line["event"] for line in said] == ["step.deadline", "step.killed"]
+    assert work.calls() == ["toy-a"]
 
 
 @pytest.mark.usefixtures("quick")
