@@ -55,18 +55,21 @@ def storage(run: Run, *, create: bool = False) -> optuna.storages.RDBStorage:
     return made
 
 
-def load(config: Config, run: Run, slot: int = 0) -> optuna.Study:
-    """Open the study of a run, with the sampler of one slot.
+def sampler(config: Config, slot: int) -> optuna.samplers.BaseSampler:
+    """Give what draws one slot's parameters: seeded by the slot, whoever works on it."""
+    return optuna.samplers.TPESampler(seed=int.from_bytes(hashlib.sha256(f"{config.seed}/{slot}".encode()).digest()[:4]))
+
+
+def load(config: Config, run: Run) -> optuna.Study:
+    """Open the study of a run.
 
     Raises:
         NotNow: the study is not there yet.
 
     """
-    seed = int.from_bytes(hashlib.sha256(f"{config.seed}/{slot}".encode()).digest()[:4])
-    sampler = optuna.samplers.TPESampler(seed=seed)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=30) if config.pruning_enabled else optuna.pruners.NopPruner()
     try:
-        return optuna.load_study(study_name=name(config, run), storage=storage(run), sampler=sampler, pruner=pruner)
+        return optuna.load_study(study_name=name(config, run), storage=storage(run), pruner=pruner)
     except KeyError as error:
         raise NotNow(f"study {name(config, run)} is not there yet: run search-create first.") from error
 

@@ -27,7 +27,8 @@ def work(config: Config, run: Run) -> dict[str, Any]:
     studies.reconcile(study)
     while (slot := studies.open_slot(config, done := studies.finished(study))) is not None:
         run.progress(len(done), config.n_trials)
-        _finish(slot, studies.load(config, run, slot), config, run, train, valid)
+        study.sampler = studies.sampler(config, slot)
+        _finish(slot, study, config, run, train, valid)
     run.progress(len(done), config.n_trials)
     return {"finished": len(done)}
 
