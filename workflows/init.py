@@ -56,6 +56,8 @@ def guess(path: Path, *, drop: tuple[str, ...] = (), split: str | None = None, b
         for option, column in [*((role, one.value) for role, one in named.items()), *(("drop", column) for column in drop)]:
             if column not in frame:
                 raise UsageError(f"--{option} {column!r} is no column of {path}; nearest: {check.nearest(column, map(str, frame))!r}.")
+        keys = [named[role].value for role in ("id", "entity") if role in named]
+        check.check_finite(frame.drop(columns=[*drop, *keys]))
         guesses: dict[str, Guess] = {}
         free = frame.drop(columns=[*(one.value for one in named.values()), *drop])
         for role, guessed in (("label", _label), ("time", _time), ("id", _id), ("entity", _entity)):
@@ -63,15 +65,15 @@ def guess(path: Path, *, drop: tuple[str, ...] = (), split: str | None = None, b
             free = free.drop(columns=[guesses[role].value] if guesses[role].value in free else [])
             if role == "label":
                 guesses["positive"] = _positive(frame[guesses["label"].value])
-        check.check_finite(frame.drop(columns=list(drop)))
         if time := guesses["time"].value:
             check.event_times(frame[time])
-        if guesses["id"].value:
-            check.check_ids(frame[guesses["id"].value])
+        if key := guesses["id"].value:
+            check.check_ids(read(path, delimiter=delimiter, as_text=(key,))[key])
+        drops = [Guess(column, "given as --drop") for column in drop] + _drops(free, frame[time] if time else None)
+        check.check_numbers(free.drop(columns=[one.value for one in drops], errors="ignore"))
     by_time = Guess("time", "trained on what came before, tested on what came later")
     at_random = Guess("random", "there is no event time; if the file is in order of time, say order")
     guesses["split"] = Guess(split, "given as --split") if split else by_time if time else at_random
-    drops = [Guess(column, "given as --drop") for column in drop] + _drops(free, frame[time] if time else None)
     return _yaml(f"{len(frame)} rows and {len(frame.columns)} columns", _place(path, beside, delimiter) | guesses, drops)
 
 
@@ -100,8 +102,8 @@ def _label(frame: pd.DataFrame) -> Guess:
 
 def _positive(label: pd.Series) -> Guess:
     positive, negative, y = check.check_label(label, None)
-    why = "a usual word for it" if positive.lower() in check.POSITIVE else "the rarer value"
-    value = positive if types.is_string_dtype(label) else json.loads(positive)
+    why = "a usual word for it" if check.is_usual(positive, negative) else "the rarer value"
+    value = json.loads(positive) if types.is_numeric_dtype(label) else positive  # booleans count as numeric
     return Guess(value, f"{why}: {y.sum()} rows, against {len(y) - y.sum()} with {negative!r}")
 
 
@@ -178,6 +180,6 @@ def _yaml(size: str, options: dict[str, Guess], drops: list[Guess]) -> str:
         "  drop:" if drops else "  drop: []  # all other columns may become features",
         *(f"    - {said(one)}" for one in drops),
         "search:",
-        "  n_trials: 20  # a first answer in minutes; production takes 200 or more",
+        "  n_trials: 20  # a first answer in minutes; without this line the profile's number holds (production: 500)",
     ]
     return "\n".join(lines) + "\n"

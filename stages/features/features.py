@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stages.common.errors import DataError
 
 CLOCK: dict[str, Callable[[Any], Any]] = {"hour": lambda when: when.dt.hour, "weekday": lambda when: when.dt.day_of_week}  # Monday is 0
+RESERVED = ("_label", "_row", "_time", "_entity")  # what a split's file holds beside the features
 MOSTLY_DISTINCT = 0.9  # of a text column's values: it names rows and says nothing of a new one
 
 
@@ -145,7 +146,7 @@ def _narrowest(values: pd.Series) -> str:
 
 def _named_safely(columns: list[Column]) -> Iterator[Column]:
     """Rename what some booster refuses in a column's name, and what would then stand twice."""
-    taken: set[str] = set()
+    taken = set(RESERVED)
     for column in columns:
         safe = re.sub(r'[\[\]<>{}":,\s\x00-\x1f]', "_", column.name)
         name = next(name for name in (safe, *(f"{safe}_{count}" for count in range(2, len(columns) + 2))) if name not in taken)
@@ -185,7 +186,7 @@ class Table:
 
 def write(table: Table, path: Path) -> None:
     """Write a split as Parquet: equal tables are equal bytes, and a flipped bit is found on reading."""
-    beside = {"_label": table.y, "_row": table.row, "_time": table.time, "_entity": table.entity}
+    beside = dict(zip(RESERVED, (table.y, table.row, table.time, table.entity), strict=True))
     columns = {str(name): pa.array(table.X[name], from_pandas=True) for name in table.X.columns}
     columns |= {name: pa.array(values, from_pandas=True) for name, values in beside.items() if values is not None}
     pa.parquet.write_table(pa.table(columns), path, compression="zstd", write_page_checksum=True)

@@ -10,10 +10,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stages.common.errors import DataError
+from stages.features.features import RESERVED
 from stages.prepare.config import Config
 
-RESERVED = ("_label", "_row", "_time", "_entity")
 POSITIVE = ("1", "true", "yes", "y", "t", "fraud", "bad", "positive")  # lower case, the first that is there
+LARGEST = float(np.finfo(np.float32).max)  # boosters compute in float32
+NUMBER = r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*"
+MOSTLY_NUMBERS = 0.95  # of a text column's distinct values, and at least FEWEST_NUMBERS: the others are slips, not words
+FEWEST_NUMBERS = 20
 
 
 @contextmanager
@@ -68,9 +72,17 @@ def check_label(values: pd.Series, positive: Any) -> tuple[str, str, NDArray[np.
 
 
 def likely_positive(counts: dict[str, int]) -> str:
-    """Give the value that is looked for: 1, true, yes and the like, else the rarer one."""
-    usual = [value for word in POSITIVE for value in counts if value.lower() == word]
-    return usual[0] if usual else min(counts, key=lambda value: (counts[value], value))
+    """Give the value that is looked for, of two: 1, true, yes and the like, else the rarer one."""
+    one, other = counts
+    usual = [value for value, against in ((one, other), (other, one)) if is_usual(value, against)]
+    if usual:
+        return min(usual, key=lambda value: POSITIVE.index(value.lower()))
+    return min(counts, key=lambda value: (counts[value], value))
+
+
+def is_usual(value: str, other: str) -> bool:
+    """Tell whether a label's value is a usual word for what is looked for; of 1 and 2, 1 is only a number."""
+    return other in {"0", "-1"} if value == "1" else value.lower() in POSITIVE
 
 
 def check_ids(values: pd.Series) -> None:
@@ -83,12 +95,29 @@ def check_ids(values: pd.Series) -> None:
 
 
 def check_finite(frame: pd.DataFrame) -> None:
-    """No number is infinite."""
-    for column in frame:
-        infinite = np.isinf(frame[column].to_numpy()) if pd.api.types.is_float_dtype(frame[column]) else np.zeros(1)
-        if infinite.any():
-            row = int(frame.index[int(infinite.argmax())]) + 1
-            raise DataError(f"column {column!r} has {infinite.sum()} infinite values, the first in data row {row}. Correct or empty them.")
+    """No number is infinite, or becomes so in a booster."""
+    for column in (column for column in frame if pd.api.types.is_float_dtype(frame[column])):
+        values = frame[column].abs().to_numpy(dtype="float64")
+        for kind, wrong in (("infinite values", np.isinf(values)), (f"numbers beyond {LARGEST:.7e} (float32)", values > LARGEST)):
+            if wrong.any():
+                row = int(frame.index[int(wrong.argmax())]) + 1
+                raise DataError(f"column {column!r} has {wrong.sum()} {kind}, the first in data row {row}. Correct or empty them.")
+
+
+def check_numbers(frame: pd.DataFrame) -> None:
+    """No column of numbers is read as text for a few slips: its numbers would count as words."""
+    for column in (column for column in frame if pd.api.types.is_string_dtype(frame[column])):
+        distinct = pd.Series(frame[column].dropna().unique(), dtype="str")
+        slips = distinct[~distinct.str.fullmatch(NUMBER)]
+        if slips.empty or len(distinct) - len(slips) < max(FEWEST_NUMBERS, MOSTLY_NUMBERS * len(distinct)):
+            continue
+        wrong = frame[column].isin(slips).to_numpy()
+        row = int(frame.index[int(wrong.argmax())]) + 1
+        said = " and ".join(repr(value[:40]) for value in slips[:2])
+        raise DataError(
+            f"column {column!r} holds numbers, but {wrong.sum()} values are none, such as {said}, the first in data row {row}. "
+            f"Correct or empty them, or name the column in prepare.drop."
+        )
 
 
 def event_times(values: pd.Series) -> NDArray[Any]:
@@ -100,7 +129,8 @@ def event_times(values: pd.Series) -> NDArray[Any]:
         first = int(wrong.argmax())
         found = f"{wrong.sum()} values are no times, such as {spoken(values.iloc[first])[:40]!r} in data row {values.index[first] + 1}"
         if not wrong.any():
-            found = "the times are written in several ways, such as some with a zone and some without"
+            found = "the times are written in several ways (some with a zone, some without), or in one that is not read"
+            found += f", such as {spoken(values.iloc[0])[:40]!r}"
         raise DataError(f"the event time {values.name!r}: {found}. Write them as 2024-01-31 23:59:59, or as numbers.")
     if not pd.api.types.is_datetime64_any_dtype(values):
         return values.to_numpy()

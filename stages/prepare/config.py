@@ -4,6 +4,7 @@ from pydantic import model_validator
 
 from stages.common.section import Section, path, result
 
+MISSING = ("", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaN", "nan", "null", "NULL")
 GENERATED = {"label": "is_fraud", "positive": 1, "time": "time", "id": "transaction", "entity": "customer"}
 
 
@@ -11,13 +12,17 @@ class Config(Section):
     """Options of prepare."""
 
     source: Literal["file", "generated"] = result("generated", "a table of your own, or one that the project makes for trying out")
-    path: str | None = path(None, "CSV or Parquet file, relative to the config file, or an address; its bytes count, not its place")
+    path: str | None = path(
+        None,
+        "CSV or Parquet file, relative to the config file, or an address; its bytes count, not its place; "
+        f"missing is what is empty, {', '.join(MISSING[1:])}",
+    )
     delimiter: Literal[",", ";", "\t", "|"] = result(",", "what separates the fields of a CSV file")
     expected_rows: int | None = result(None, "number of data rows, checked; then a CSV file may end without a newline", ge=1)
 
     label: str | None = result(None, "column with the two-valued answer")
     positive: str | int | float | bool | None = result(
-        None, "the label's value to look for; null: 1, true, yes or the like, else the rarer"
+        None, "the label's value to look for; null: 1 against 0 or -1, true, yes or the like, else the rarer"
     )
     time: str | None = result(None, "column with the event time (ISO 8601 or a number): gives hour and weekday, is no feature itself")
     id: str | None = result(None, "column that names the row: no value twice, never a feature")

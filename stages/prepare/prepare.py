@@ -30,6 +30,8 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
             check.check_ids(frame[config.id])
         part = split(config, times, entities, len(frame))
         check.check_splits({name: y[part == number] for number, name in enumerate(SPLITS)}, config.split, config.min_per_class)
+        named = [column for column in (config.label, config.time, config.id, config.entity, *config.drop) if column]
+        check.check_numbers(frame.drop(columns=named))
         roles = Roles(config.label, positive, negative, config.time, config.id, config.entity, tuple(config.drop))
         features = feature.fit(frame[part == SPLITS.index("train")], roles, config.max_categories)
         check.check_features(features.names)
@@ -54,6 +56,7 @@ def raw_table(config: Config, run: Run) -> pd.DataFrame:
         keys = tuple(column for column in (config.id, config.entity) if column)
         path = run.source("table")
         frame = read(path, delimiter=config.delimiter, expected_rows=config.expected_rows, as_text=keys)
+        run.confirm("table")
     if config.sample_size and config.sample_size < len(frame):
         chosen = np.random.default_rng(config.seed).choice(len(frame), config.sample_size, replace=False)
         frame = frame.iloc[np.sort(chosen)]

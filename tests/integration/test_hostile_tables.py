@@ -153,6 +153,10 @@ HOSTILE = {
     "three labels": Hostile("adult", frame(lambda t, row: at(t, row, "income", "?")), "'income' has 3 values, not", ADULT, init=True),
     "a label missing": Hostile("bank", frame(lambda t, row: at(t, row, "y", None)), "'y' is missing in 1 of 41188 rows", BANK, init=True),
     "infinity": Hostile("adult", frame(lambda t, row: at(t, row, "age", "inf")), "'age' has 1 infinite values", ADULT, init=True),
+    "a slip": Hostile(
+        "bank", frame(lambda t, row: at(t, row, "euribor3m", "-")), "'euribor3m' holds numbers, but 1 values", BANK, init=True
+    ),
+    "beyond float32": Hostile("adult", frame(lambda t, row: at(t, row, "age", "1e300")), "'age' has 1 numbers beyond", ADULT, init=True),
     "Parquet, a bit flipped": Hostile("adult", parquet_with_a_flipped_bit, "is a damaged Parquet file", ADULT, init=True),
     "Parquet, cut": Hostile("bank", lambda content, rng: cut(as_parquet(content), rng), "is a damaged Parquet file", BANK, init=True),
     "too few positives": Hostile("adult", few_positives, "positives in ", ADULT),

@@ -156,6 +156,12 @@ def test_names_are_such_that_every_booster_takes_them() -> None:
     assert [column.raw for column in features.columns] == ["a[0]", "a(0)", "a<0>", "a.b c"]
 
 
+def test_a_name_made_safe_does_not_overwrite_what_stands_beside_the_features() -> None:
+    features = fitted({":label": [1, 2], "[row": [1, 2], "{time": [1, 2], '"entity': [1, 2], "y": [0, 1]})
+
+    assert features.names == ["_label_2", "_row_2", "_time_2", "_entity_2"]
+
+
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(DataError, match="column 'x' is missing: the model was trained with it"):
         feature.apply(fitted({"x": [1, 2]}), pd.DataFrame({"z": [1]}))

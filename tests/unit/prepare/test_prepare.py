@@ -11,7 +11,9 @@ import pandas as pd
 import pyarrow.parquet
 import pytest
 
-from stages.common.errors import DataError
+from stages.common.errors import DataError, MissingInput
+from stages.prepare import prepare as module
+from stages.prepare.read import read as read_table
 
 Prepare = Callable[..., Any]
 Csv = Callable[[pd.DataFrame], Path]
@@ -62,6 +64,28 @@ def test_a_change_of_the_file_that_changes_no_value_changes_no_byte(prepare: Pre
 
     first, *others = (prepare(path, **ROLES).files for path in (plain, quoted, blank, parquet))
     assert others == [first] * 3
+
+
+def test_csv_and_parquet_of_one_frame_are_prepared_alike(prepare: Prepare, payments: pd.DataFrame, csv: Csv, tmp_path: Path) -> None:
+    """Text that is a time, words that mean missing, integers and truths with some missing, keys beyond a float's digits."""
+    third = payments.index % 3 == 0
+    frame = payments.assign(
+        time=payments["time"].astype("str"),
+        day=payments["time"].dt.date.astype("str"),
+        region=pd.Series(["NA", "EU", "None", "n/a"] * 500),
+        visits=payments["failed_attempts"].astype("Int64").mask(third),
+        known=pd.Series([True, False] * 1_000, dtype="boolean").mask(third),
+        score=pd.Series(["0.25", "0.5"] * 1_000),
+        customer=(2**60 + pd.Series(pd.factorize(payments["customer"])[0], dtype="Int64")).mask(third),
+    )
+    parquet = tmp_path / "table.parquet"
+    frame.to_parquet(parquet)
+
+    for split in ("time", "random"):
+        one, other = (prepare(path, **ROLES, split=split) for path in (csv(frame), parquet))
+        assert one.files == other.files
+    assert set(one.train.entity) <= {None, *frame["customer"].dropna().astype("str")}
+    assert one.features.names[-4:] == ["region", "visits", "known", "score"]
 
 
 def test_one_changed_value_changes_only_its_split(prepare: Prepare, payments: pd.DataFrame, csv: Csv) -> None:
@@ -128,6 +152,23 @@ def test_rows_without_entity_stand_for_themselves(prepare: Prepare, payments: pd
     assert min(unknown) > 50
 
 
+@pytest.mark.parametrize("role", ["drop", "entity"])
+def test_a_slip_among_numbers_is_no_matter_where_they_are_no_feature(prepare: Prepare, payments: pd.DataFrame, csv: Csv, role: str) -> None:
+    frame = payments.assign(amount=payments["amount"].astype("str").where(payments.index != 41, "?"))
+    options = {"drop": ["amount"]} if role == "drop" else {"entity": "amount"}
+
+    assert "amount" not in prepare(csv(frame), **{**ROLES, **options}).features.names
+
+
+def test_codes_of_digits_and_letters_are_categories(prepare: Prepare, payments: pd.DataFrame, csv: Csv) -> None:
+    code = pd.Series([f"{number % 20:05}" if number % 2 else f"A{number % 20:04}" for number in range(2_000)])
+    few = pd.Series([str(number % 15) if number % 30 else "?" for number in range(2_000)])
+    made = prepare(csv(payments.assign(code=code, few=few)), **ROLES)
+
+    kinds = {column.name: column.dtype for column in made.features.columns}
+    assert kinds["code"] == kinds["few"] == "category"
+
+
 def test_a_sample_keeps_its_row_numbers(prepare: Prepare, payments: pd.DataFrame, csv: Csv) -> None:
     made = prepare(csv(payments), **ROLES, sample_size=1_000, min_per_class=1)
 
@@ -146,6 +187,9 @@ def test_a_sample_keeps_its_row_numbers(prepare: Prepare, payments: pd.DataFrame
         (("rare", "usual"), None, "rare"),
         (("rare", "usual"), "usual", "usual"),
         (("2.0", "1.0"), 1, "1"),
+        (("2", "1"), None, "2"),
+        (("1", "-1"), None, "1"),
+        (("0.0", "1.0"), None, "1"),
         (("true", "false"), False, "false"),
     ],
 )
@@ -193,6 +237,16 @@ REFUSED: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], dict[str, Any],
         {},
         "'age' has 1 infinite values, the first in data row 4",
     ),
+    "beyond float32": (
+        lambda f: f.assign(age=f["age"].where(f.index != 41, -1e300)),
+        {},
+        "'age' has 1 numbers beyond 3.4028235e+38 (float32), the first in data row 42. Correct or empty them.",
+    ),
+    "a slip among numbers": (
+        lambda f: f.assign(amount=f["amount"].astype("str").where(~f.index.isin([41, 77, 90]), pd.Series(["?", "-"] * 1_000))),
+        {},
+        "'amount' holds numbers, but 3 values are none, such as '-' and '?', the first in data row 42. Correct or empty them, or name",
+    ),
     "time missing": (lambda f: f.assign(time=f["time"].where(f.index > 1)), {}, "the event time 'time' is missing in 2 of 2000 rows"),
     "no times": (
         lambda f: f.assign(time=f["time"].astype("str").where(f.index != 8, "soon")),
@@ -204,6 +258,11 @@ REFUSED: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], dict[str, Any],
         lambda f: f.assign(time=f["time"].astype("str") + pd.Series(["", "Z"] * 1_000)),
         {},
         "the times are written in several ways",
+    ),
+    "times not read": (
+        lambda f: f.assign(time=f["time"].dt.strftime("%Y/%m/%d")),
+        {},
+        "or in one that is not read, such as '2024/01/01'. Write them as",
     ),
     "one time": (lambda f: f.assign(time="2024-01-01"), {}, "the split by time leaves"),
     "one entity": (lambda f: f.assign(customer="c"), {"split": "random"}, "the split by random leaves"),
@@ -227,3 +286,18 @@ def test_a_table_that_cannot_be_learnt_from_is_refused(prepare: Prepare, payment
     assert str(caught.value).startswith(f"{path}: ")
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_table_that_changes_while_it_is_read_is_not_published_as_the_one_that_was_planned(
+    prepare: Prepare, csv: Csv, payments: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = csv(payments)
+
+    def read(*arguments: Any, **options: Any) -> pd.DataFrame:
+        frame = read_table(*arguments, **options)
+        path.write_text(path.read_text() + "\n")
+        return frame
+
+    monkeypatch.setattr(module, "read", read)
+    with pytest.raises(MissingInput, match="its bytes changed since this run was planned"):
+        prepare(path, label="is_fraud", time="time")

@@ -43,10 +43,10 @@ def test_types_come_from_the_whole_column(written: Any) -> None:
 
 
 def test_missing_is_missing_and_words_stay_words(written: Any) -> None:
-    frame = read(written(b'n,text\n1,\nNA,"NA"\nNaN,?\nnull,unknown\nN/A,None\n2.5,""\n'))
+    frame = read(written(b'n,text\n1,\nNA,"NA"\nNaN,?\nnull,unknown\nn/a,None\n#N/A,<NA>\n2.5,""\n'))
 
-    assert frame["n"].isna().tolist() == [False, True, True, True, True, False]
-    assert frame["text"].isna().tolist() == [True, True, False, False, False, True]
+    assert frame["n"].isna().tolist() == [False, True, True, True, True, True, False]
+    assert frame["text"].isna().tolist() == [True, True, False, False, False, True, True]
     assert frame["text"].dropna().tolist() == ["?", "unknown", "None"]
 
 
@@ -66,9 +66,28 @@ def test_the_same_values_are_the_same_table(written: Any, same: bytes) -> None:
 
 
 def test_keys_stay_as_written(written: Any) -> None:
-    frame = read(written(b"key,n\n007,1\n7,2\n123456789012345678901,3\n"), as_text=("key",))
+    frame = read(written(b"key, who,n\n007,1,1\n7,01,2\n123456789012345678901,1,3\n"), as_text=("key", "who"))
 
     assert frame["key"].tolist() == ["007", "7", "123456789012345678901"]
+    assert frame["who"].tolist() == ["1", "01", "1"]
+    assert frame["n"].dtype == "int64"
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        (pa.array([2**60, 2**60 + 1, None]), ["1152921504606846976", "1152921504606846977"]),
+        (pa.array([1.0, 1.5, None, float("nan")]), ["1.0", "1.5"]),
+        (pa.array(["007", "7", "NA"]), ["007", "7"]),
+        (pa.array([decimal.Decimal("1.50"), None]), ["1.50"]),
+    ],
+    ids=["integers", "floats as pandas writes them", "text", "decimals"],
+)
+def test_keys_in_parquet_are_the_text_that_csv_would_have(tmp_path: Path, keys: pa.Array, text: list[str]) -> None:
+    frame = read(stored(tmp_path, keys), as_text=("x",))
+
+    assert frame["x"].dropna().tolist() == text
+    assert frame["x"].isna().sum() == len(keys) - len(text)
 
 
 def test_a_quoted_value_may_hold_delimiters_and_lines(written: Any) -> None:
@@ -105,6 +124,28 @@ def test_parquet_types_become_number_text_boolean_or_time(tmp_path: Path, column
 
     assert frame["x"].dtype == kind
     assert frame["x"].isna().all() if value is None else frame["x"].tolist() == [value]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["2024-01-31", "2024-01-31 10:00:00", None],
+        ["2024-01-31T10:00:00Z", "2024-01-31T10:00:00+02:00"],
+        ["a,b", 'two\n"lines"', "NA", None, "a,b"],
+        ["1", "02", "n/a"],
+        ["True", "False", None],
+        ["12:30", "07:00"],
+        ["NA", None],
+    ],
+    ids=["times", "times with a zone", "words", "numbers", "truths", "times of day", "nothing"],
+)
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_text_in_parquet_is_read_as_in_csv(tmp_path: Path, values: list[str | None], kind: pa.DataType) -> None:
+    csv = tmp_path / "table.csv"
+    pd.DataFrame({"x": values, "n": 1}).to_csv(csv, index=False)
+
+    read_from_parquet = read(stored(tmp_path, pa.array(values, pa.string()).cast(kind)))
+    pd.testing.assert_series_equal(read_from_parquet["x"], read(csv)["x"])
 
 
 def test_the_row_names_of_pandas_are_no_column(tmp_path: Path) -> None:

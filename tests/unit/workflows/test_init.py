@@ -101,6 +101,24 @@ def test_the_label(table: Any, columns: dict[str, Any], label: str) -> None:
     assert guessed(table(columns))["label"] == label
 
 
+@pytest.mark.parametrize(
+    ("values", "positive", "reason"),
+    [
+        ([1, 2, 2], 1, "the rarer value"),
+        ([2, 1, 1], 2, "the rarer value"),
+        ([0, 1, 1], 1, "a usual word for it"),
+        ([True, False, True], True, "a usual word for it"),
+        ([0.5, 1.5, 1.5], 0.5, "the rarer value"),
+        (["2024-01-01", "2024-01-02", "2024-01-02"], "2024-01-01 00:00:00", "the rarer value"),
+    ],
+)
+def test_the_positive_value(table: Any, values: list[Any], positive: Any, reason: str) -> None:
+    path = table({"x": [5, 6, 7] * 30, "won": values * 30})
+
+    assert guessed(path, label="won")["positive"] == positive
+    assert f"# {reason}: " in guess(path, label="won")
+
+
 def test_a_label_that_cannot_be_told_is_asked_for(table: Any) -> None:
     path = table({"a": [0, 1] * 50, "b": ["u", "v"] * 50, "n": range(100)})
 
@@ -140,6 +158,22 @@ def test_the_delimiter(table: Any, tmp_path: Path) -> None:
     assert "delimiter" not in guessed(table({"a": [1, 2], "y": [0, 1]}))
 
 
+def test_keys_are_told_apart_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "my.csv"
+    path.write_text("id, x,y\n00007,1,0\n7,2,1\n8,3,1\n")
+
+    assert guessed(path, id="id")["id"] == "id"
+
+
+def test_text_times_in_parquet_are_the_time_as_in_csv(table: Any, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"when": pd.date_range("2024-01-01", periods=100).astype("str"), "n": [1, 2] * 50, "y": [0, 1] * 50})
+    frame.to_parquet(tmp_path / "my.parquet")
+
+    found, other = guessed(tmp_path / "my.parquet"), guessed(table(frame))
+    assert (found["time"], found["split"]) == ("when", "time")
+    assert {**found, "path": ""} == {**other, "path": ""}
+
+
 def test_what_the_user_names_is_taken(table: Any) -> None:
     path = table({"who": ["a", "b"] * 50, "when": range(100), "key": range(100), "later": [0] * 100, "y": [0, 1] * 50, "z": [0, 1] * 50})
     found = guessed(path, label="z", time="when", id="key", entity="who", drop=("later",), split="order")
@@ -162,6 +196,9 @@ def test_a_wrong_name_is_answered_with_the_nearest(table: Any, option: str) -> N
         (b"a,label\n1,0\n2,1\n3,2\n", "the label 'label' has 3 values, not two"),
         (b"a,label\n1,0\n2,0\n", "the label 'label' is the same in all rows"),
         (b"a,y\n1,0\ninf,1\n", "column 'a' has 1 infinite values, the first in data row 2"),
+        (b"a,y\n1,0\n1,inf\n", "column 'y' has 1 infinite values, the first in data row 2"),
+        (b"a,y\n1,0\n1e300,1\n", r"column 'a' has 1 numbers beyond 3.4028235e\+38"),
+        (b"a,y\n" + b"".join(b"%d,%d\n" % (n, n % 2) for n in range(40)) + b"-,1\n", "column 'a' holds numbers, but 1 values are none"),
     ],
 )
 def test_a_bad_table_is_refused_as_prepare_would(tmp_path: Path, content: bytes, line: str) -> None:
