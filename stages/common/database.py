@@ -1,9 +1,13 @@
 """Where the studies are: SUREFOOT_STUDY, or a SQLite file in a folder store."""
 
 import os
+from typing import Any
 
 from stages.common.errors import ConfigError, NotNow
 from stages.common.store import Store
+
+# A server that is gone without a word is noticed in seconds (libpq's options).
+PATIENCE = {"connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 15_000}
 
 
 def url(store: Store) -> str:
@@ -30,12 +34,21 @@ def check(address: str) -> None:
         NotNow: nobody answers there, or it refuses us.
 
     """
-    if address.startswith("sqlite"):
-        return
+    if not address.startswith("sqlite"):
+        connect(address).close()
+
+
+def connect(address: str) -> Any:
+    """Connect to a Postgres.
+
+    Raises:
+        NotNow: nobody answers there, or it refuses us.
+
+    """
     import psycopg2
 
     try:
-        psycopg2.connect(address, connect_timeout=5).close()
+        return psycopg2.connect(address, **PATIENCE)
     except psycopg2.OperationalError as error:
         where = address.rpartition("@")[2]
         raise NotNow(f"the study database at {where} does not answer: {str(error).strip().splitlines()[0]}") from error

@@ -27,34 +27,32 @@ def _draw(trial: Asks, name: str, bounds: list[Any]) -> Any:
     match bounds:
         case [str(), *_]:
             return trial.suggest_categorical(name, bounds)
-        case [int() as low, int() as high]:
-            return trial.suggest_int(name, low, high)
+        case [int() as low, int() as high, *log]:
+            return trial.suggest_int(name, low, high, log=bool(log))
         case [low, high, *log]:
             return trial.suggest_float(name, low, high, log=bool(log))
     raise AssertionError(bounds)
 
 
-def merged(family: str, own: dict[str, list[Any]], changes: dict[str, Any]) -> dict[str, list[Any]]:
-    """Lay a config's changes over a family's own space.
+def merged(family: str, own: dict[str, list[Any]], changes: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Lay a config's changes over a family's own space, which says what kind a parameter is: ``[0, 1]`` for a number means 0.0 to 1.0.
 
     Raises:
-        ConfigError: a parameter that the family does not have, or bounds that are none.
+        ConfigError: a parameter that the family does not have, or bounds of another kind than its own.
 
     """
+    space = dict(own)
     for name, bounds in changes.items():
+        where = f"search.space.{family}.{name}"
         if name not in own:
-            raise ConfigError(f"search.space.{family}.{name}: not a parameter of the space; known: {', '.join(own)}.")
-        if not _is_space(bounds):
-            raise ConfigError(f"search.space.{family}.{name}: {bounds!r} is not [low, high], [low, high, log] or a list of words.")
-    return {**own, **changes}
-
-
-def _is_space(bounds: Any) -> bool:
-    match bounds:
-        case [str(), *more]:
-            return all(isinstance(word, str) for word in more)
-        case [int() | float() as low, int() | float() as high]:
-            return low < high
-        case [int() | float() as low, int() | float() as high, "log"]:
-            return 0 < low < high
-    return False
+            raise ConfigError(f"{where}: not a parameter of the space; known: {', '.join(own)}.")
+        numbers = [bound for bound in bounds[:2] if not isinstance(bound, str)]
+        if (kind := type(own[name][0])) is str or not numbers:
+            if kind is not str or numbers:
+                raise ConfigError(f"{where}: {bounds!r} is of another kind than its own {own[name]!r}.")
+            space[name] = bounds
+        elif kind is int and any(not float(bound).is_integer() for bound in numbers):
+            raise ConfigError(f"{where}: {bounds!r} are no integers, as {name} needs.")
+        else:
+            space[name] = [*map(kind, numbers), *bounds[2:]]
+    return space

@@ -19,9 +19,8 @@ def collect(config: Config, run: Run) -> dict[str, Any]:
 
     from stages.search import study as studies
 
-    study = studies.load(config, run)
-    studies.reconcile(study)
-    trials = studies.finished(study)
+    with studies.at_hand():
+        trials = studies.finished(studies.load(config, run))
     if studies.open_slot(config, trials) is not None:
         raise NotNow(f"{len(trials)} of {config.n_trials} trials are finished. Run search-work, then collect, again.")
     slots: list[dict[str, Any]] = [

@@ -1,5 +1,7 @@
 from typing import Any, Literal
 
+from pydantic import model_validator
+
 from stages.common.section import Section, other, result
 
 
@@ -14,6 +16,29 @@ class Config(Section):
     seed: int = result(0, "base of all random choices of the search", ge=0)
     rounds: int = result(400, "most boosting rounds of a trial; early stopping cuts at the best one", ge=1, le=100_000)
     early_stopping_rounds: int = result(40, "rounds without a better valid score after which a fit stops", ge=1)
-    space: dict[str, dict[str, Any]] = result({}, "changes of a family's search space: {xgboost: {max_depth: [3, 8]}}")
+    space: dict[str, dict[str, list[Any]]] = result({}, "changes of a family's search space: {xgboost: {max_depth: [3, 8]}}")
     gpu_enabled: bool = result(True, "train on a GPU where there is one and the library can use it")
     workers: int = other(1, "search processes of each family that run at once", ge=1, le=1)
+
+    @model_validator(mode="after")
+    def _space_fits(self) -> "Config":
+        for family, changes in self.space.items():
+            if family not in self.families:
+                raise ValueError(f"space is given for {family!r}, which is not among families: {', '.join(self.families)}")
+            for name, bounds in changes.items():
+                if not _are_bounds(bounds):
+                    raise ValueError(f"space of {family}: {name} is {bounds!r}, not [low, high], [low, high, log] or a list of words")
+        return self
+
+
+def _are_bounds(bounds: list[Any]) -> bool:
+    match bounds:
+        case [bool(), *_] | [_, bool(), *_]:
+            return False
+        case [str(), *more]:
+            return all(isinstance(word, str) for word in more)
+        case [int() | float() as low, int() | float() as high]:
+            return low < high
+        case [int() | float() as low, int() | float() as high, "log"]:
+            return 0 < low < high
+    return False

@@ -8,16 +8,16 @@ from stages.search.config import Config
 
 
 def create(config: Config, run: Run) -> dict[str, Any]:
-    """Create the study and close what a dead worker left open."""
+    """Create the study, unless it is there."""
     import optuna
 
     from stages.search import study as studies
 
     name = studies.name(config, run)
-    storage = studies.storage(run, create=True)
-    study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
-    studies.reconcile(study)
-    log.info("study.ready", study=name, finished=len(studies.finished(study)), budget=config.n_trials)
+    with studies.at_hand():
+        storage = studies.storage(run, create=True)
+        study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
+        log.info("study.ready", study=name, finished=len(studies.finished(study)), budget=config.n_trials)
     return {"study": name}
 
 

@@ -3,9 +3,13 @@
 A slot is finished when a trial of it is complete or pruned. Suggestions are seeded by hash(base seed, slot).
 """
 
+import fcntl
 import hashlib
+import time
 import warnings
-from datetime import timedelta
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -31,27 +35,57 @@ def name(config: Config, run: Run) -> str:
     return f"{run.item['family']}-{contract.digest(made)[:16]}"
 
 
-def storage(run: Run, *, create: bool = False) -> optuna.storages.RDBStorage:
-    """Open the database; only ``search-create`` makes its tables, since several at once would collide.
+@contextmanager
+def at_hand() -> Iterator[None]:
+    """Translate what a database that went away answers, at any time, and who lost its trial to another worker.
 
     Raises:
-        NotNow: the database does not answer.
+        NotNow: trying again can help.
 
     """
+    try:
+        yield
+    except optuna.exceptions.UpdateFinishedTrialError as error:
+        raise NotNow("another worker took this study over: run again when it has ended; what is finished is kept.") from error
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        cause = error.__cause__ or error
+        said = str(getattr(cause, "orig", cause)).strip().splitlines()[0]
+        raise NotNow(f"the study database does not answer as it should: {said}. Run again: what is gone is made again.") from error
+
+
+@contextmanager
+def alone(run: Run, study: optuna.Study) -> Iterator[None]:
+    """Wait until no other worker is at a study, and keep others away. A dead worker's lock is free at once."""
+    url = database.url(run.store)
+    if url.startswith("sqlite"):
+        with Path(f"{url.removeprefix('sqlite:///')}.{study.study_name}.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+        return
+    with closing(database.connect(url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        number = int.from_bytes(hashlib.sha256(study.study_name.encode()).digest()[:8], signed=True)
+        while True:
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", [number])
+            if cursor.fetchone()[0]:
+                break
+            time.sleep(1)  # not pg_advisory_lock, in which no signal would reach us
+        yield
+
+
+def storage(run: Run, *, create: bool = False) -> optuna.storages.RDBStorage:
+    """Open the database; only ``search-create`` makes its tables, since several at once would collide."""
     url = database.url(run.store)
     database.check(url)
     if url.startswith("sqlite"):
         arguments: dict[str, Any] = {"connect_args": {"timeout": 60}}
     else:
-        arguments = {"pool_size": 2, "max_overflow": 1, "pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
-    try:
-        engine = url.replace("postgresql://", "postgresql+psycopg2://", 1)  # SQLAlchemy 2.1 takes the bare word for psycopg 3
-        made = optuna.storages.RDBStorage(engine, engine_kwargs=arguments, skip_table_creation=not create)
-        if create and url.startswith("sqlite"):
-            with made.engine.connect() as connection:
-                connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
-    except sqlalchemy.exc.OperationalError as error:
-        raise NotNow(f"the study database does not answer: {str(error.orig).splitlines()[0]}") from error
+        arguments = {"pool_size": 2, "max_overflow": 1, "pool_pre_ping": True, "connect_args": database.PATIENCE}
+    engine = url.replace("postgresql://", "postgresql+psycopg2://", 1)  # SQLAlchemy 2.1 takes the bare word for psycopg 3
+    made = optuna.storages.RDBStorage(engine, engine_kwargs=arguments, skip_table_creation=not create)
+    if create and url.startswith("sqlite"):
+        with made.engine.connect() as connection:
+            connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
     return made
 
 
@@ -84,8 +118,7 @@ def finished(study: optuna.Study) -> dict[int, FrozenTrial]:
 
 def is_out_of_time(config: Config, trials: dict[int, FrozenTrial]) -> bool:
     """Tell whether the finished trials took the time that the search may take."""
-    spent = sum((trial.duration or timedelta() for trial in trials.values()), timedelta())
-    return spent >= timedelta(minutes=config.timeout_minutes)
+    return sum(float(trial.user_attrs["seconds"]) for trial in trials.values()) >= config.timeout_minutes * 60
 
 
 def open_slot(config: Config, trials: dict[int, FrozenTrial]) -> int | None:
@@ -96,6 +129,6 @@ def open_slot(config: Config, trials: dict[int, FrozenTrial]) -> int | None:
 
 
 def reconcile(study: optuna.Study) -> None:
-    """Fail trials that a dead worker left running (one worker at a time: see ``search.workers``)."""
+    """Fail trials that a dead worker left running; only for who is ``alone``."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)

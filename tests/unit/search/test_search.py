@@ -1,0 +1,218 @@
+"""The search over a table of 500 rows: a study in SQLite, records in a folder."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from stages.common import artifact, contract
+from stages.common.errors import ConfigError, NotNow
+from stages.common.store import Store, open_store
+from stages.families import xgboost
+from tests import programs, small
+from tests.toy.pipeline import digests
+
+ITEM = {"family": "xgboost"}
+
+
+@pytest.fixture(scope="module")
+def prepared_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepare once for all tests."""
+    folder = tmp_path_factory.mktemp("prepared")
+    planned = small.addresses(small.lay_out(folder), open_store(str(folder / "store")))
+    for name in ("prepare", "search-create"):
+        small.do(name, planned)
+    return folder
+
+
+@pytest.fixture
+def folder(prepared_once: Path, tmp_path: Path) -> Path:
+    """Give a folder of its own in which the search can begin."""
+    shutil.copytree(prepared_once, tmp_path / "small")
+    return tmp_path / "small"
+
+
+@pytest.fixture
+def store(folder: Path) -> Store:
+    """Open its store."""
+    return open_store(str(folder / "store"))
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Give the parameters of each fit that is started."""
+    made: list[dict[str, Any]] = []
+    real = xgboost.fit
+
+    def fit(params: dict[str, Any], *arguments: Any, **options: Any) -> xgboost.Fitted:
+        made.append(params)
+        return real(params, *arguments, **options)
+
+    monkeypatch.setattr(xgboost, "fit", fit)
+    return made
+
+
+def do(folder: Path, store: Store, name: str, *sets: str) -> dict[str, Any]:
+    return small.do(name, small.addresses(folder / "small.yaml", store, *sets))
+
+
+def trials(store: Store) -> list[optuna.trial.FrozenTrial]:
+    storage = f"sqlite:///{store.address}/study.db"
+    (name,) = optuna.get_all_study_names(storage)
+    return optuna.load_study(study_name=name, storage=storage).trials
+
+
+def records(store: Store) -> list[str]:
+    return store.list("search/trials/")
+
+
+def test_a_budget_is_met_exactly_and_collected(folder: Path, store: Store, fits: list[dict[str, Any]]) -> None:
+    assert do(folder, store, "search-work")["finished"] == 2
+    assert [trial.user_attrs["slot"] for trial in trials(store)] == [0, 1]
+    assert all(trial.user_attrs["seconds"] > 0 for trial in trials(store))
+    assert len(fits) == len(records(store)) == 2
+    assert store.list("scratch/search/") == []
+
+    best = do(folder, store, "search-collect")["best"]
+    assert best == max(trial.value for trial in trials(store) if trial.value is not None)
+
+
+def test_more_trials_go_on_with_the_same_study(folder: Path, store: Store, fits: list[dict[str, Any]]) -> None:
+    do(folder, store, "search-work")
+    assert do(folder, store, "search-work", "search.n_trials=3")["finished"] == 3
+    assert len(fits) == 3
+
+
+def test_collect_waits_for_the_budget(folder: Path, store: Store) -> None:
+    do(folder, store, "search-work")
+    with pytest.raises(NotNow, match="2 of 3 trials are finished"):
+        do(folder, store, "search-collect", "search.n_trials=3")
+
+
+def test_a_search_whose_time_is_spent_ends_with_what_it_has(folder: Path, store: Store, fits: list[dict[str, Any]]) -> None:
+    assert do(folder, store, "search-work", "search.n_trials=50", "search.timeout_minutes=0.0001")["finished"] == 1
+    assert do(folder, store, "search-collect", "search.n_trials=50", "search.timeout_minutes=0.0001")["finished"] == 1
+    assert len(fits) == 1
+
+
+def test_a_trial_that_was_finished_but_not_told_is_not_fitted_again(
+    folder: Path, store: Store, fits: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kill it between the record and the study: whatever tells is where a process may end."""
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "tell", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            do(folder, store, "search-work")
+    assert (len(fits), len(records(store))) == (1, 1)
+
+    do(folder, store, "search-work")
+    assert (len(fits), len(records(store))) == (2, 2)
+    assert [trial.state for trial in trials(store)] == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
+    assert trials(store)[0].params == trials(store)[1].params
+
+
+def _killed(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("how", ["cut", "another value"])
+def test_a_damaged_record_is_not_believed(
+    folder: Path, store: Store, fits: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "tell", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            do(folder, store, "search-work")
+    path = store.local(records(store)[0])
+    assert path
+    data = path.read_bytes()
+    value = json.loads(data)["value"]
+    path.write_bytes(data[:-9] if how == "cut" else data.replace(str(value).encode(), str(value + 7).encode()))
+
+    do(folder, store, "search-work")
+    assert len(fits) == 3, "slot 0 twice"
+    assert trials(store)[1].value == value
+    assert [key.rsplit("-", 1)[1] for key in records(store) if "/0-" in key] == ["0.json", "1.json"]
+
+
+def test_the_models_of_all_finished_trials_are_kept(folder: Path, store: Store) -> None:
+    do(folder, store, "search-work")
+    for key in records(store):
+        record = artifact.opened(store.read(key))
+        assert record
+        blob = f"blobs/{record['model']['sha256']}"
+        assert artifact.sha256(store.read(blob)) == record["model"]["sha256"]
+
+
+def test_two_runs_at_once_do_the_work_once(folder: Path, store: Store) -> None:
+    """Two processes over one study: each slot is fitted by one of them, and neither fails."""
+    words = ["--config", folder / "small.yaml", "--store", store.address, "--item", json.dumps(ITEM), "--set", "search.n_trials=6"]
+    command = [sys.executable, "-m", "stages.search.work", *map(str, words)]
+    both = [subprocess.Popen(command, env=programs.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    said = [one.communicate(timeout=120) for one in both]
+
+    assert [one.returncode for one in both] == [0, 0], said
+    done = [json.loads(line) for _, err in said for line in err.splitlines()]
+    assert sorted(line["slot"] for line in done if line["event"] == "trial.done") == list(range(6))
+    assert [trial.state for trial in trials(store)] == [TrialState.COMPLETE] * 6 or len(trials(store)) == 6
+
+
+def test_a_database_that_goes_away_in_the_middle_is_told_as_such(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch, fits: list[dict[str, Any]]
+) -> None:
+    """Lose its tables while the first trial is fitted; the trial itself is not lost."""
+    real = artifact.put
+
+    def put(*arguments: Any) -> dict[str, Any]:
+        with sqlite3.connect(f"{store.address}/study.db") as database:
+            database.execute("DROP TABLE trial_values")
+            database.execute("DROP TABLE trial_user_attributes")
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact, "put", put)
+        with pytest.raises(NotNow, match=r"the study database does not answer as it should: no such table: trial_\w+\. Run again"):
+            do(folder, store, "search-work")
+    assert (len(fits), len(records(store))) == (1, 1)
+    for path in Path(store.address).glob("study.db*"):
+        path.unlink()
+    with pytest.raises(NotNow, match="no such table"):
+        do(folder, store, "search-work")
+    do(folder, store, "search-create")
+    do(folder, store, "search-work")
+    assert len(fits) == 2, "slot 0 is told from its record"
+
+
+@pytest.mark.parametrize(
+    ("space", "line"),
+    [
+        ("{depth: [1, 2]}", "search.space.xgboost.depth: not a parameter of the space; known: max_depth"),
+        ("{max_depth: [3.5, 8]}", "search.space.xgboost.max_depth: [3.5, 8] are no integers"),
+        ("{max_depth: [low, high]}", "search.space.xgboost.max_depth: ['low', 'high'] is of another kind than its own [3, 10]"),
+    ],
+)
+def test_a_space_that_the_family_does_not_have_is_refused_before_any_trial(folder: Path, store: Store, space: str, line: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        do(folder, store, "search-work", f"search.space={{xgboost: {space}}}")
+    assert str(refused.value).startswith(line)
+    assert trials(store) == []
+
+
+def test_what_a_search_finds_does_not_depend_on_who_worked_when(folder: Path, store: Store, tmp_path: Path) -> None:
+    """Stop after each trial, or do all at once: the same artifact."""
+    shutil.copytree(folder, tmp_path / "other")
+    other = open_store(str(tmp_path / "other" / "store"))
+    for budget in (1, 2, 3):
+        do(tmp_path / "other", other, "search-work", f"search.n_trials={budget}")
+    do(folder, store, "search-work", "search.n_trials=3")
+    for there, where in ((folder, store), (tmp_path / "other", other)):
+        do(there, where, "search-collect", "search.n_trials=3")
+    assert digests(store) == digests(other)
+    assert contract.STEPS["search-work"].effect_of == "search-collect"
