@@ -2,7 +2,8 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -17,17 +18,33 @@ class _Stop:
     signal = 0
     at = 0.0
     waits = False
+    held = False
+    pending = False
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
         if self.signal and time.monotonic() - self.at < 1:
             return  # Ctrl-C reaches a walk and its step, and then the walk passes it on: one stop
         waits = self.waits and not self.signal  # a second signal does not wait
         self.signal, self.at = number, time.monotonic()
-        if not waits:
+        if self.held:
+            self.pending = not waits
+        elif not waits:
             raise Interrupted(number)
 
 
 _stop = _Stop()
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Let SIGTERM and SIGINT wait for the end: an exception inside a library's callback into Python breaks that library."""
+    _stop.held = True
+    try:
+        yield
+    finally:
+        _stop.held = False
+    if _stop.pending:
+        raise Interrupted(_stop.signal)
 
 
 def catch_signals() -> None:

@@ -16,7 +16,7 @@ import pandas as pd
 import xgboost
 from numpy.typing import NDArray
 
-from stages.common.checkpoint import Checkpoint
+from stages.common.checkpoint import Checkpoint, held
 from stages.common.errors import OutOfMemory
 from stages.families import device, metrics
 from stages.features.features import Table
@@ -141,7 +141,8 @@ _matrices: WeakKeyDictionary[Table, xgboost.DMatrix] = WeakKeyDictionary()
 def _matrix(table: Table, threads: int, reference: xgboost.DMatrix | None = None) -> xgboost.DMatrix:
     """Bin a table once, however many fits use it."""
     if table not in _matrices:
-        _matrices[table] = xgboost.QuantileDMatrix(table.X, table.y, ref=reference, enable_categorical=True, nthread=threads)
+        with held():  # the table is read through callbacks
+            _matrices[table] = xgboost.QuantileDMatrix(table.X, table.y, ref=reference, enable_categorical=True, nthread=threads)
     return _matrices[table]
 
 
