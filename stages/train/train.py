@@ -9,7 +9,7 @@ import pandas as pd
 from stages import families
 from stages.common import contract, log
 from stages.common.step import Run
-from stages.families import metrics
+from stages.families import device, metrics
 from stages.features import features
 from stages.features.features import Table
 from stages.train.config import Config
@@ -43,6 +43,8 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     model = {"family": best["family"], "params": best["params"], "metric": best["metric"], "rounds": judged.rounds, "valid": scores}
     (run.out / "model.json").write_bytes(contract.dump(model))
     run.device = judged.device
+    if config.gpu_enabled and judged.device == "cpu" and device.gpus():
+        run.degraded.append("CPU for GPU")
     log.info(
         "train.fitted", family=best["family"], rounds=judged.rounds, **{f"valid_{name}": round(value, 6) for name, value in scores.items()}
     )
