@@ -86,15 +86,16 @@ def current(store: Store, step: str, address: str) -> tuple[Manifest | None, int
     """Find the manifest that counts at an address, and the k under which the next one goes."""
     folder = f"{contract.STEPS[step].folder}/{address}/"
     keys = store.list(folder)
-    numbers = sorted((int(key.rsplit("-", 1)[1]) for key in keys if key.startswith(folder + "manifest-")), reverse=True)
-    for k in numbers:
-        if f"{folder}void-{k}" in keys:
-            continue
-        manifest = read(store, f"{folder}manifest-{k}")
-        if manifest:
-            return manifest, numbers[0] + 1
+    found: dict[str, set[int]] = {"manifest": set(), "void": set()}
+    for key in keys:
+        if named := re.fullmatch(r"(manifest|void)-(\d+)", key.removeprefix(folder)):
+            found[named[1]].add(int(named[2]))
+    after = 1 + max([*found["manifest"], *found["void"]], default=-1)  # a void may outlive its manifest
+    for k in sorted(found["manifest"] - found["void"], reverse=True):
+        if manifest := read(store, f"{folder}manifest-{k}"):
+            return manifest, after
         void(store, Manifest(f"{folder}manifest-{k}", {}), "its bytes are damaged")
-    return None, numbers[0] + 1 if numbers else 0
+    return None, after
 
 
 def is_sound(store: Store, manifest: Manifest) -> bool:
@@ -112,17 +113,22 @@ def void(store: Store, manifest: Manifest, reason: str) -> None:
         log.warning("manifest.voided", manifest=manifest.key, reason=reason)
 
 
-def put(store: Store, path: Path) -> dict[str, Any]:
-    """Upload one file as a blob; one that is there with other bytes than its name says is replaced."""
+def put(store: Store, path: Path, folder: str = "blobs") -> dict[str, Any]:
+    """Upload one file under its digest."""
     sha256 = contract.file_digest(path)
-    key = f"blobs/{sha256}"
-    if not store.create(key, path) and not _holds(store, key, sha256):
-        log.warning("blob.replaced", blob=key)
-        store.replace(key, path)
+    keep(store, f"{folder}/{sha256}", path, sha256)
     return {"sha256": sha256, "size": path.stat().st_size}
 
 
-def _holds(store: Store, key: str, sha256: str) -> bool:
+def keep(store: Store, key: str, data: bytes | Path, sha256: str) -> None:
+    """Keep under a key what its digest names; other bytes that are there are replaced."""
+    if not store.create(key, data) and not holds(store, key, sha256):
+        log.warning("damage.replaced", key=key)
+        store.replace(key, data)
+
+
+def holds(store: Store, key: str, sha256: str) -> bool:
+    """Read an object's bytes and tell whether they are those of a digest."""
     try:
         if local := store.local(key):
             return contract.file_digest(local) == sha256
@@ -194,17 +200,18 @@ def all_manifests(store: Store) -> Iterator[Manifest]:
 
 
 def verify(store: Store) -> list[str]:
-    """Hash the bytes of every file of every manifest; void what is damaged and say what it was."""
+    """Hash the bytes of every file of every manifest, table and config; void what is damaged and say what it was."""
     found, checked = [], dict[str, bool]()
     for manifest in all_manifests(store):
         for name, file in sorted(manifest.files.items()):
             sha256 = file["sha256"]
             if sha256 not in checked:
-                checked[sha256] = _holds(store, f"blobs/{sha256}", sha256)
+                checked[sha256] = holds(store, f"blobs/{sha256}", sha256)
             if not checked[sha256]:
                 found.append(f"{manifest.label}: {name} (blobs/{sha256}) is lost or damaged")
                 void(store, manifest, f"{name} is lost or damaged")
-    return found
+    given = [key for folder in ("raw/", "config/") for key in store.list(folder)]
+    return found + [f"{key} is damaged: submit it again" for key in given if not holds(store, key, key.split("/")[1].removesuffix(".json"))]
 
 
 def sha256(data: bytes) -> str:

@@ -23,7 +23,7 @@ from stages.common import contract
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "images" / "requirements.lock"
-BAKED = ROOT / "recipes.json"  # only in an image, which does not hold the other stages' code
+BAKED = ROOT / "recipes.json"  # only in an image, which does not hold the other stages' code, nor pyproject.toml
 
 # They say what happens; they cannot change what is computed.
 SILENT = {"stages.common.errors", "stages.common.log", "stages.common.telemetry"}
@@ -83,7 +83,7 @@ def recipes() -> dict[str, Any]:
 
 @functools.cache
 def _baked() -> dict[str, Any] | None:
-    return json.loads(BAKED.read_bytes()) if BAKED.exists() else None
+    return json.loads(BAKED.read_bytes()) if BAKED.exists() and not (ROOT / "pyproject.toml").exists() else None
 
 
 def _recipe(step: str, item: contract.Item) -> dict[str, Any]:
@@ -137,7 +137,8 @@ def _imports(path: Path) -> list[str]:
     for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, f"{path}: `from . import` names no module"
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return names
 

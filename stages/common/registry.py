@@ -31,6 +31,20 @@ def _read(store: Store, key: str) -> dict[str, Any]:
     return found
 
 
+def verify(store: Store) -> list[str]:
+    """Hash the files of what is live and read all generations; say what is lost or damaged."""
+    try:
+        past = history(store)
+    except MissingInput as error:
+        return [str(error)]
+    return [f"live version {past[-1]['version']}: {name} is lost or damaged" for name in _lost(store, past[-1])] if past else []
+
+
+def _lost(store: Store, generation: dict[str, Any]) -> list[str]:
+    """Name the files of a package that are lost or damaged."""
+    return [name for name, sha256 in generation["files"].items() if not artifact.holds(store, f"blobs/{sha256}", sha256)]
+
+
 def barred(store: Store) -> set[str]:
     """List versions that were rolled back: they are not promoted again."""
     return {generation["barred"] for generation in history(store) if generation.get("barred")}
@@ -59,7 +73,7 @@ def roll_back(store: Store, version: str | None = None) -> dict[str, Any]:
     """Make an earlier package live again, as one more generation, and bar the one that was live.
 
     Raises:
-        MissingInput: there is nothing to go back to, or production moved meanwhile.
+        MissingInput: there is nothing to go back to, its files are not whole, or production moved meanwhile.
 
     """
     past = history(store)
@@ -70,6 +84,9 @@ def roll_back(store: Store, version: str | None = None) -> dict[str, Any]:
     if not earlier:
         wanted = f"version {version}" if version else "another version that was not rolled back"
         raise MissingInput(f"{store.address}: {wanted} is not in the history of production: {', '.join(g['version'] for g in past)}.")
+    if lost := _lost(store, earlier[-1]):
+        said = f"of version {earlier[-1]['version']}, {', '.join(lost)} is lost or damaged"
+        raise MissingInput(f"{store.address}: {said}. Go back to another one: --to VERSION.")
     back = {**earlier[-1], "generation": now["generation"] + 1, "kind": "rollback", "barred": now["version"]}
     made = add(store, back)
     if made is None:

@@ -103,7 +103,7 @@ class S3Store(Store):
 
     @override
     def replace(self, key: str, data: bytes | Path) -> None:
-        assert key.startswith(("scratch/", "blobs/")), key
+        assert key.startswith(("scratch/", "blobs/", "raw/", "config/")), key
         retry(f"replace {self.address}/{key}", lambda: self._put(key, data, {}))
 
     @override

@@ -31,6 +31,7 @@ from stages.common.errors import Interrupted, MissingInput, NotNow, OutOfMemory,
 from stages.common.store import Store, open_store
 
 BUG = 70
+UNCHANGED = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")  # of a file; the last two show one that was put in place with its time kept
 LAST_WORDS = Path("/dev/termination-log")  # Kubernetes shows it beside the exit code
 
 
@@ -62,7 +63,8 @@ class Run:
     @property
     def threads(self) -> int:
         """CPU threads that this step may use."""
-        return self.config["common"].threads or len(os.sched_getaffinity(0))
+        may = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        return self.config["common"].threads or may
 
     def input(self, step: str, **item: str) -> Artifact:
         """Give a finished step's files."""
@@ -79,8 +81,20 @@ class Run:
         path = self.folder / "raw" if place.startswith("raw/") else Path(place)
         found = _download(self.store, place, path) if place.startswith("raw/") else raw_digest(self.store, place)
         if found != self.pinned.raw[name]:
+            if path != Path(place):
+                raise MissingInput(f"{self.store.address}/{place}: its bytes are damaged. Submit again: they are uploaded anew.")
             raise MissingInput(f"{place}: its bytes changed since this run was planned. Run the same command again.")
         return path
+
+    def confirm(self, name: str) -> None:
+        """Look at a raw file again, after reading it: what changed meanwhile must not be published as what was planned.
+
+        Raises:
+            MissingInput: it is gone, or it changed.
+
+        """
+        if not self.config["prepare"].raw()[name].startswith("raw/"):  # of that, a copy was read
+            self.source(name)
 
     def checkpoint(self, name: str) -> checkpoint.Checkpoint:
         """Give the checkpoint of one of this step's fits."""
@@ -99,13 +113,13 @@ def pin(resolved: Config, store: Store, run: str = "") -> Config:
 
 
 def raw_digest(store: Store, place: str) -> str:
-    """SHA-256 of a raw file, remembered by path, size and time; ``raw/<sha256>`` in the store says it itself."""
+    """SHA-256 of a raw file, remembered by path, size, inode and times; ``raw/<sha256>`` in the store says it itself."""
     if place.startswith("raw/"):
         return place.removeprefix("raw/")
     path = Path(place)
     try:
         stat = path.stat()
-        key = f"scratch/raw/{contract.digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns])}"
+        key = f"scratch/raw/{contract.digest([str(path.resolve()), *(getattr(stat, name) for name in UNCHANGED)])}"
         try:
             return store.read(key).decode()
         except KeyError:
@@ -156,6 +170,8 @@ def run_step(step: str, item: Item, addresses: Addresses) -> dict[str, Any]:
     else:
         outputs, document, files = _work(step, item, addresses, inputs, address)
         manifest = _publish(step, item, addresses, inputs, address, k, outputs, document, files)
+        for key in store.list(f"scratch/{stage.folder}/{address}/"):  # the fits' checkpoints: their results are safe now
+            store.drop(key)
     store.create(f"index/{addresses.plan_key(step, item)}/{address}", b"")
     addresses.forget()
     if not addresses.accepts(manifest):
@@ -250,8 +266,10 @@ def program(
     """Be a program: arguments in; outputs as files and as one JSON line on stdout; logs on stderr; the exit code says how it ended."""
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # libraries that print do not reach whoever reads the outputs
-    if os.environ.get("SUREFOOT_CHILD") and sys.platform == "linux":
+    if (walk := os.environ.get("SUREFOOT_CHILD")) and sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: die with the walk that started us
+        if os.getppid() != int(walk):  # it was killed before we could ask for that
+            sys.exit(128 + signal.SIGTERM)
     # Threads that wait for each other sleep instead of spinning: on shared cores a fit is several times faster.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     checkpoint.catch_signals()
@@ -299,7 +317,7 @@ def _known(error: BaseException) -> SurefootError | Interrupted | None:
 
 def resolve(given: str, store: Store, sets: list[str]) -> Config:
     """Read the config that a step was given: a file, or the address of a resolved one in the store."""
-    if not re.fullmatch(r"config/[0-9a-f]{64}\.json", given) or Path(given).exists():
+    if not re.fullmatch(r"config/[0-9a-f]{64}\.json", given):
         return config.load(Path(given), sets)
     try:
         document = store.read(given)

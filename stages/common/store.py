@@ -54,7 +54,7 @@ class Store(Protocol):
         """
 
     def replace(self, key: str, data: bytes | Path) -> None:
-        """Put in place of what is there, whole and durable: ``scratch/``, and a blob that was damaged."""
+        """Put in place of what is there, whole and durable: ``scratch/``, and what is named by its digest and was damaged."""
 
     def drop(self, key: str) -> None:
         """Delete from ``scratch/``; no error when absent."""
@@ -189,7 +189,7 @@ class FolderStore(Store):
 
     @override
     def replace(self, key: str, data: bytes | Path) -> None:
-        assert key.startswith(("scratch/", "blobs/")), key
+        assert key.startswith(("scratch/", "blobs/", "raw/", "config/")), key
         path = self.local(key)
         with on_disk(path):
             self._publish(path, data, os.replace)

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stages.common import contract, log, registry, step
+from stages.common import artifact, contract, log, registry, step
 from stages.common.address import Addresses
 from stages.common.artifact import Artifact, Manifest
 from stages.common.contract import STEPS
@@ -87,10 +87,10 @@ def close(addresses: Addresses, status: str) -> tuple[dict[str, Any], str]:
 
 
 def closed(store: Store, run: str) -> dict[str, Any] | None:
-    """Give the record that counts: the last one."""
+    """Give the record that counts: the last one that is whole."""
     keys = [key for key in store.list(f"runs/{run}/closed") if re.fullmatch(r"closed(-\d+)?\.json", key.rsplit("/", 1)[1])]
-    found: dict[str, Any] | None = json.loads(store.read(_kept(run, "closed", "json", len(keys)))) if keys else None
-    return found
+    records = (artifact.opened(store.read(_kept(run, "closed", "json", number))) for number in range(len(keys), 0, -1))
+    return next(filter(None, records), None)
 
 
 def _keep(store: Store, record: dict[str, Any], page: str) -> dict[str, Any]:
@@ -99,9 +99,9 @@ def _keep(store: Store, record: dict[str, Any], page: str) -> dict[str, Any]:
     while True:
         made = {**record, "at": at, "report": _kept(run, "report", "html", number)}
         key = _kept(run, "closed", "json", number)
-        if not store.create(key, contract.dump(made)):
-            there = json.loads(store.read(key))
-            if {**there, "at": at} != made:
+        if not store.create(key, artifact.seal(made)):
+            there = artifact.opened(store.read(key))
+            if there is None or {**there, "at": at} != made:
                 number += 1
                 continue
             made = there

@@ -1,6 +1,5 @@
 """Look before anything starts: is the config right, are data, store, database and room there, and what is done already."""
 
-import json
 import re
 import shutil
 import tempfile
@@ -9,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.common import contract, database, log
+from stages.common import artifact, contract, database, log
 from stages.common.address import Addresses, changed
-from stages.common.artifact import sha256
 from stages.common.config import Config
 from stages.common.contract import STEPS
 from stages.common.errors import ConfigError
@@ -77,11 +75,11 @@ def write(made: Plan) -> str:
     addresses, pinned = made.addresses, made.addresses.config.pinned
     assert pinned
     document = addresses.config.dump()
-    address = f"config/{sha256(document)}.json"
-    addresses.store.create(address, document)
+    sha256 = artifact.sha256(document)
+    artifact.keep(addresses.store, address := f"config/{sha256}.json", document, sha256)
     plans = {row.label: addresses.plan_document(row.step, row.item) for row in made.rows}
     record = {"run": pinned.run, "name": addresses.config.name, "config": address, "plans": plans}
-    addresses.store.create(f"runs/{pinned.run}/record.json", contract.dump(record))
+    addresses.store.create(f"runs/{pinned.run}/record.json", artifact.seal(record))
     log.info("run.planned", run=pinned.run, **made.todo())
     return address
 
@@ -89,12 +87,10 @@ def write(made: Plan) -> str:
 def last_record(store: Store, name: str) -> dict[str, Any]:
     """Give the newest run's record of a config, by its name."""
     for key in reversed([key for key in store.list("runs/") if key.endswith("/record.json")]):
-        try:
-            record: dict[str, Any] = json.loads(store.read(key))
-        except ValueError:
+        record = artifact.opened(store.read(key))
+        if record is None:
             log.warning("record.damaged", key=key)
-            continue
-        if record["name"] == name:
+        elif record["name"] == name:
             return record
     return {}
 

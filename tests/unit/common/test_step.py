@@ -311,7 +311,29 @@ def test_a_blob_of_other_bytes_than_its_name_is_replaced(toy: Pipeline, tmp_path
     toy.store.create(key, b"damag")
     assert artifact.put(toy.store, tmp_path / "file") == {"sha256": key[6:], "size": 5}
     assert toy.store.read(key) == b"whole"
-    assert events == ["blob.replaced"]
+    assert events == ["damage.replaced"]
+
+
+def test_a_void_outlives_its_manifest(toy: Pipeline) -> None:
+    """A manifest that was voided and then lost leaves its number taken: the next one is not void at birth."""
+    toy.do_all()
+    first = toy.find("a")
+    artifact.void(toy.store, first, "for the test")
+    path = toy.store.local(first.key)
+    assert path
+    path.unlink()
+    assert [outputs["state"] for outputs in toy.do_all()] == ["made", "done", "done"]
+    assert toy.find("a").key.endswith("manifest-1")
+    assert [outputs["state"] for outputs in toy.do_all()] == ["done"] * 3
+
+
+@pytest.mark.parametrize("folder", ["raw", "config"])
+def test_what_was_submitted_is_verified_too(toy: Pipeline, folder: str) -> None:
+    key = f"{folder}/{artifact.sha256(b'whole')}" + (".json" if folder == "config" else "")
+    toy.store.create(key, b"whole")
+    assert artifact.verify(toy.store) == []
+    damaged(toy, key, "cut")
+    assert artifact.verify(toy.store) == [f"{key} is damaged: submit it again"]
 
 
 # --- effects, gates, fallbacks ---
@@ -544,13 +566,17 @@ def test_a_signal_after_the_last_border_saves_what_was_reached(stop: checkpoint.
 
 
 def test_a_step_dies_with_the_walk_that_started_it(toy: Pipeline, tmp_path: Path) -> None:
-    script = "import os, subprocess, sys; p = subprocess.Popen(sys.argv[1:]); print(p.pid, flush=True); p.wait()"
+    script = (
+        "import os, subprocess, sys; os.environ['SUREFOOT_CHILD'] = str(os.getpid());"
+        "p = subprocess.Popen(sys.argv[1:]); print(p.pid, flush=True); p.wait()"
+    )
     command = [sys.executable, "-c", script, *toy.command("a", *SLOW, "--set", "common.checkpoint_interval_minutes=0")]
     with (tmp_path / "err").open("wb") as err:
-        parent = subprocess.Popen(command, env=programs.environment({"SUREFOOT_CHILD": "1"}), stdout=subprocess.PIPE, stderr=err)
+        parent = subprocess.Popen(command, env=programs.environment(), stdout=subprocess.PIPE, stderr=err)
         assert parent.stdout
         child = int(parent.stdout.readline())
         while b"checkpoint.saved" not in (tmp_path / "err").read_bytes():
+            assert parent.poll() is None, (tmp_path / "err").read_text()
             time.sleep(0.02)
         parent.kill()
         parent.communicate()
@@ -559,6 +585,12 @@ def test_a_step_dies_with_the_walk_that_started_it(toy: Pipeline, tmp_path: Path
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert "stopped by signal 15" in (tmp_path / "err").read_text()
+
+
+def test_a_step_whose_walk_is_gone_before_it_began_does_not_begin(toy: Pipeline) -> None:
+    ended = toy.program("a", SUREFOOT_CHILD=str(os.getppid()))
+    assert (ended.code, ended.out, ended.err) == (143, "", "")
+    assert toy.store.list("toy/") == []
 
 
 # --- checkpoints ---
@@ -674,7 +706,7 @@ def test_a_table_in_the_store_is_read_by_its_digest(toy: Pipeline, tmp_path: Pat
     toy.store.create(key, b"x,y")
     assert run.source("table").read_bytes() == b"x,y"
     damaged(toy, key, "cut")
-    with pytest.raises(MissingInput, match="changed since this run was planned"):
+    with pytest.raises(MissingInput, match=r"raw/[0-9a-f]{64}: its bytes are damaged\. Submit again: they are uploaded anew\.$"):
         run.source("table")
 
 
@@ -722,7 +754,7 @@ def trainer(toy: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def promoted(store: Store, generation: int, version: str, **more: Any) -> None:
-    assert registry.add(store, {"generation": generation, "version": version, "train": "", "over": None, **more})
+    assert registry.add(store, {"generation": generation, "version": version, "train": "", "over": None, "files": {}, **more})
 
 
 @pytest.mark.usefixtures("trainer")
@@ -758,6 +790,27 @@ def test_rolling_back_is_one_more_generation_and_bars_the_one_that_was_live(toy:
     assert registry.barred(toy.store) == {"two", "three"}
     with pytest.raises(MissingInput, match="another version that was not rolled back is not in the history"):
         registry.roll_back(toy.store)
+
+
+def test_production_never_goes_back_to_what_is_not_whole(toy: Pipeline, tmp_path: Path) -> None:
+    (tmp_path / "model.ubj").write_bytes(b"model")
+    sha256 = artifact.put(toy.store, tmp_path / "model.ubj")["sha256"]
+    promoted(toy.store, 1, "one", files={"model.ubj": sha256})
+    promoted(toy.store, 2, "two", files={"model.ubj": sha256})
+    assert registry.verify(toy.store) == []
+    damaged(toy, f"blobs/{sha256}", "cut")
+
+    assert registry.verify(toy.store) == ["live version two: model.ubj is lost or damaged"]
+    with pytest.raises(MissingInput, match=r"of version one, model\.ubj is lost or damaged\. Go back to another one: --to VERSION\.$"):
+        registry.roll_back(toy.store)
+    assert len(registry.history(toy.store)) == 2
+
+
+def test_a_damaged_generation_is_found(toy: Pipeline) -> None:
+    promoted(toy.store, 1, "one")
+    damaged(toy, toy.store.list(registry.FOLDER)[0], "cut")
+    (line,) = registry.verify(toy.store)
+    assert "00000001.json is damaged" in line
 
 
 def test_who_rolls_back_while_production_moves_is_told(toy: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

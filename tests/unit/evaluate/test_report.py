@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common import registry
+from stages.common import artifact, registry
 from stages.evaluate import report
 from stages.evaluate.markup import bars, tag
 from tests.unit.pipelines import Pipeline, honest_table, new_pipeline
@@ -190,7 +190,7 @@ def test_a_run_is_closed_once(accepted: Pipeline) -> None:
 
     assert again == record
     assert accepted.store.read(f"runs/{RUN}/report.html") == page.encode()
-    assert json.loads(accepted.store.read(f"runs/{RUN}/closed.json")) == record == report.closed(accepted.store, RUN)
+    assert artifact.opened(accepted.store.read(f"runs/{RUN}/closed.json")) == record == report.closed(accepted.store, RUN)
     assert (record["status"], record["verdict"]) == ("Failed", "accepted")
     assert record["steps"]["train/xgboost"] == "found"
     assert record["steps"]["deploy"] == "missing"
@@ -211,6 +211,21 @@ def test_a_run_that_was_healed_is_closed_anew_beside_the_first(accepted: Pipelin
     assert report.closed(accepted.store, RUN) == record
     assert report.close(addresses, "Succeeded")[0] == record
     assert json.loads(accepted.store.read(f"runs/{RUN}/closed.json"))["status"] == "Failed"
+
+
+def test_a_damaged_record_is_closed_beside(accepted: Pipeline) -> None:
+    addresses = accepted.addresses(run=RUN)
+    report.close(addresses, "Succeeded")
+    path = accepted.store.local(f"runs/{RUN}/closed.json")
+    assert path
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes().replace(b"Succeeded", b"Succeedee"))
+    assert report.closed(accepted.store, RUN) is None
+
+    record, _ = report.close(addresses, "Succeeded")
+
+    assert record["report"] == f"runs/{RUN}/report-2.html"
+    assert report.closed(accepted.store, RUN) == record
 
 
 def test_a_close_that_was_cut_off_is_completed(accepted: Pipeline) -> None:
