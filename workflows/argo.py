@@ -7,6 +7,7 @@ The *skipping* form: plan says per step whether there is something to do, and ``
 pod. What looks odd here was seen to hang, hide or repeat work otherwise; ``check`` names each, with its reason.
 """
 
+import functools
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 
 import requests
 from hera import exceptions as refused
@@ -38,9 +39,11 @@ from hera.workflows import models as m
 from stages.common import log
 from stages.common.contract import STEPS
 from stages.common.errors import ConfigError, NotNow
+from stages.common.store import retry
 from workflows import dag
 
 NAME = "surefoot"  # of the WorkflowTemplate, its accounts and its Secret: one Surefoot per namespace
+TIMEOUT = (5, 30)  # seconds to connect, and without a byte
 CHART_FILE = Path(__file__).parents[1] / "charts" / "surefoot" / "files" / "workflowtemplate.json"
 
 # Per step: CPU asked for, and main memory in MiB (asked for and at most). The chart's values go over it.
@@ -370,7 +373,8 @@ def wait(name: str, pause: float = 2.0) -> int:
     """Wait until a Workflow has ended; give 0 where it succeeded, else 1, and say why in the log."""
     service = _service()
     while True:
-        found = _ask(lambda: service.get_workflow(name, fields="metadata.name,spec,status.phase,status.message"))
+        asked = functools.partial(service.get_workflow, name, fields="metadata.name,spec,status.phase,status.message")
+        found = retry(f"the state of {name}", functools.partial(_ask, asked))
         phase, message = (found.status.phase, found.status.message) if found.status else (None, None)
         if phase == "Succeeded":
             log.info("workflow.succeeded", workflow=name)
@@ -381,6 +385,14 @@ def wait(name: str, pause: float = 2.0) -> int:
         time.sleep(pause)
 
 
+class _Session(requests.Session):
+    """Does not wait for ever: a forwarded port can be open with nobody behind it."""
+
+    @override
+    def request(self, *arguments: Any, **options: Any) -> requests.Response:
+        return super().request(*arguments, **{"timeout": TIMEOUT, **options})
+
+
 def _service() -> WorkflowsService:
     server, namespace = os.environ.get("ARGO_SERVER", ""), os.environ.get("ARGO_NAMESPACE", "")
     if missing := [name for name, value in (("ARGO_SERVER", server), ("ARGO_NAMESPACE", namespace)) if not value]:
@@ -389,7 +401,8 @@ def _service() -> WorkflowsService:
     if "://" not in server:  # as the argo command takes it
         server = f"{'http' if os.environ.get('ARGO_SECURE') == 'false' else 'https'}://{server}"
     verify = os.environ.get("ARGO_INSECURE_SKIP_VERIFY") != "true"
-    return WorkflowsService(host=server.rstrip("/") + "/", verify_ssl=verify, token=os.environ.get("ARGO_TOKEN"), namespace=namespace)
+    token = os.environ.get("ARGO_TOKEN")
+    return WorkflowsService(server.rstrip("/") + "/", verify_ssl=verify, token=token, namespace=namespace, session=_Session())
 
 
 def _ask[T](question: Callable[[], T]) -> T:

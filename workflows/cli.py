@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common import artifact, checkpoint, config, log, registry, step
+from stages.common.address import Addresses
 from stages.common.artifact import sha256
 from stages.common.config import Config
 from stages.common.errors import MissingInput, UsageError
@@ -181,12 +182,13 @@ def upload(resolved: Config, store: Store) -> str:
     section = resolved["prepare"]
     places = section.raw()
     for place in (p for p in places.values() if not p.startswith("raw/")):
-        digest = step.raw_digest(store, place)
-        store.create(f"raw/{digest}", Path(place))
-        section = section.model_copy(update={"path": f"raw/{digest}"})
+        key = f"raw/{artifact.put(store, Path(place), 'raw')['sha256']}"
+        if (head := store.head(key)) is None or head.sha256 not in (None, key.removeprefix("raw/")):
+            raise MissingInput(f"{place}: its bytes changed while it was uploaded. Submit again.")
+        section = section.model_copy(update={"path": key})
     document = Config(resolved.name, {**resolved.sections, "prepare": section}).dump()
-    address = f"config/{sha256(document)}.json"
-    store.create(address, document)
+    digest = sha256(document)
+    artifact.keep(store, address := f"config/{digest}.json", document, digest)
     return address
 
 
@@ -230,10 +232,9 @@ def status(asked: argparse.Namespace) -> int:
 def report(asked: argparse.Namespace) -> int:
     """Draw the report of what is there for a config."""
     from stages.evaluate import report as reports
-    from stages.plan import plan as plans
 
     resolved, store = _open(asked)
-    asked.out.write_text(reports.draw(plans.plan(resolved, store).addresses), encoding="utf-8")
+    asked.out.write_text(reports.draw(Addresses(step.pin(resolved, store), store)), encoding="utf-8")
     _say(str(asked.out))
     return 0
 
@@ -241,11 +242,11 @@ def report(asked: argparse.Namespace) -> int:
 def verify(asked: argparse.Namespace) -> int:
     """Hash every byte that counts."""
     _, store = _open(asked)
-    found = artifact.verify(store)
+    found = [*artifact.verify(store), *registry.verify(store)]
     for line in found:
         _say(line)
     _say(
-        f"{store.address}: {len(found)} damaged; the next run makes them again"
+        f"{store.address}: {len(found)} damaged; what a step made is made again by the next run"
         if found
         else f"{store.address}: every byte is as it was written"
     )

@@ -17,7 +17,6 @@ class Task:
     outputs: tuple[str, ...] = ()  # small outputs that the next steps or people see
     files: tuple[str, ...] = ()  # outputs that are files, such as the report
     deadline_seconds: int = 3600
-    gpus: bool = False
 
 
 PLAN = Task("plan", outputs=("config", "todo", "families", "workers"), deadline_seconds=600)
@@ -25,7 +24,7 @@ PLAN = Task("plan", outputs=("config", "todo", "families", "workers"), deadline_
 TASKS = (
     Task("prepare", depends=("plan",), outputs=("rows",)),
     Task("search-create", depends=("prepare",), fan_out="families", deadline_seconds=600),
-    Task("search-work", depends=("search-create",), fan_out="workers", deadline_seconds=86400, gpus=True),
+    Task("search-work", depends=("search-create",), fan_out="workers", deadline_seconds=86400),
     Task("search-collect", depends=("search-work",), ended=True, fan_out="families", outputs=("best",), deadline_seconds=600),
     Task(
         "train",
@@ -33,7 +32,6 @@ TASKS = (
         fan_out="families",
         outputs=("rounds", "valid_auc", "valid_average_precision"),
         deadline_seconds=86400,
-        gpus=True,
     ),
     Task("evaluate", depends=("train",), outputs=("winner", "auc", "average_precision", "suspicious")),
     Task("validate", depends=("evaluate",), outputs=("verdict", "failed")),

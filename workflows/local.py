@@ -97,7 +97,12 @@ def _run(task: dag.Task, item: Item, addresses: Addresses, config: str, attempt:
     with tempfile.TemporaryDirectory(prefix="surefoot-") as folder:
         command = [sys.executable, "-m", STEPS[task.step].entry, "--config", config, "--store", addresses.store.address]
         command += ["--item", json.dumps(item)] if item else []
-        environment = {**os.environ, "SUREFOOT_CHILD": "1", "SUREFOOT_ATTEMPT": str(attempt), "PYTHONPATH": os.pathsep.join(_python_path())}
+        environment = {
+            **os.environ,
+            "SUREFOOT_CHILD": str(os.getpid()),
+            "SUREFOOT_ATTEMPT": str(attempt),
+            "PYTHONPATH": os.pathsep.join(_python_path()),
+        }
         answer = Path(folder) / "answer"
         with answer.open("wb") as stdout, subprocess.Popen(command, env=environment, stdout=stdout) as process:
             try:
@@ -118,10 +123,14 @@ def _stop(process: subprocess.Popen[bytes]) -> int:
     process.terminate()
     try:
         return process.wait(timeout=dag.GRACE_SECONDS)
-    except (subprocess.TimeoutExpired, Interrupted):
-        log.error("step.killed", after=f"{dag.GRACE_SECONDS} s, or told to stop again")
+    except subprocess.TimeoutExpired:
+        log.error("step.killed", after_seconds=dag.GRACE_SECONDS)
         process.kill()
         return process.wait()
+    except Interrupted:  # told to stop, again
+        process.kill()
+        process.wait()
+        raise
 
 
 def _python_path() -> list[str]:

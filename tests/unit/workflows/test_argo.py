@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from stages.common import contract
+from stages.common import contract, store
 from stages.common.errors import ConfigError, NotNow
 from workflows import argo, dag
 
@@ -151,8 +152,10 @@ class Server(BaseHTTPRequestHandler):
         if "/workflow-templates/" in self.path:
             found = self.template if "/fraud/" in self.path else None
             self.answer(200 if found else 404, found or {"message": "workflowtemplates.argoproj.io not found"})
+        elif (phase := self.phases.pop(0)) == "away":
+            self.answer(502, {"message": "bad gateway"})
         else:
-            self.answer(200, {"metadata": {"name": "surefoot-abcde"}, "spec": {}, "status": {"phase": self.phases.pop(0)}})
+            self.answer(200, {"metadata": {"name": "surefoot-abcde"}, "spec": {}, "status": {"phase": phase}})
 
     def do_POST(self) -> None:
         """Take a Workflow."""
@@ -205,6 +208,21 @@ def test_waiting_ends_with_the_workflow(server: type[Server]) -> None:
     assert argo.wait("surefoot-abcde", pause=0.01) == 1
     assert argo.wait("surefoot-abcde", pause=0.01) == 0
     assert server.phases == []
+
+
+def test_a_server_that_is_away_for_a_moment_does_not_end_the_waiting(server: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "PAUSES", (0, 0))
+    server.phases[:] = ["Running", "away", "away", "Succeeded"]
+    assert argo.wait("surefoot-abcde", pause=0.01) == 0
+
+
+def test_a_server_that_says_nothing_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(argo, "TIMEOUT", (0.2, 0.2))
+        monkeypatch.setenv("ARGO_SERVER", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("ARGO_NAMESPACE", "fraud")
+        with pytest.raises(NotNow, match="timed out"):
+            argo.submit("config/1.json", "s3://other/store")
 
 
 @pytest.mark.usefixtures("server")
