@@ -18,7 +18,7 @@ from typing import Any
 
 from stages.common import contract, log
 from stages.common.errors import MissingInput
-from stages.common.store import Store
+from stages.common.store import Store, Unreadable
 
 BLOB_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
@@ -77,7 +77,7 @@ def read(store: Store, key: str) -> Manifest | None:
     """Read a manifest; None where it is lost, or its bytes are not what was written."""
     try:
         document = opened(store.read(key))
-    except KeyError:
+    except (KeyError, Unreadable):
         return None
     return Manifest(key, document) if document else None
 
@@ -134,7 +134,7 @@ def holds(store: Store, key: str, sha256: str) -> bool:
             return contract.file_digest(local) == sha256
         with tempfile.TemporaryDirectory() as folder:
             return store.download(key, Path(folder) / "blob") == sha256
-    except (KeyError, FileNotFoundError):
+    except (KeyError, FileNotFoundError, Unreadable):
         return False
 
 
@@ -180,7 +180,7 @@ class Artifact:
         try:
             path = self.store.local(key) or self._folder / sha256
             found = contract.file_digest(path) if self.store.local(key) else self.store.download(key, path)
-        except (KeyError, FileNotFoundError):
+        except (KeyError, FileNotFoundError, Unreadable):
             found = ""
         if found == sha256:
             return path

@@ -21,7 +21,7 @@ from minio.helpers import DictType, check_bucket_name
 from minio.signer import sign_v4_s3
 
 from stages.common.errors import ConfigError, NotNow, SurefootError
-from stages.common.store import BLOCK, MARKED, MARKER, Head, Keys, Store, blocks, checked, checked_prefix, on_disk, retry, save
+from stages.common.store import BLOCK, MARKED, MARKER, Head, Keys, Store, Unreadable, blocks, checked, checked_prefix, on_disk, retry, save
 
 TIMEOUT = urllib3.Timeout(connect=5, read=5)  # seconds; each is for one step forward, not for the whole transfer
 LARGEST = 5 << 30  # bytes: what S3 takes in one request
@@ -82,11 +82,12 @@ class S3Store(Store):
 
     @override
     def read(self, key: str) -> bytes:
-        return retry(f"read {self.address}/{key}", lambda: b"".join(self._stream(key)))
+        with self._alone(key):
+            return retry(f"read {self.address}/{key}", lambda: b"".join(self._stream(key)))
 
     @override
     def download(self, key: str, path: Path) -> str:
-        with on_disk(path):
+        with on_disk(path), self._alone(key):
             return retry(f"download {self.address}/{key}", lambda: save(self._stream(key), path))
 
     @override
@@ -153,6 +154,18 @@ class S3Store(Store):
                 raise S3Error.fromxml(answer) if b"<Error>" in answer.data else ServerError("no S3 answer", answer.status)
         return True
 
+    @contextmanager
+    def _alone(self, key: str) -> Iterator[None]:
+        """Of an object that cannot be read, tell whether it is alone in that: HEAD works, so that the server is well."""
+        try:
+            yield
+        except Unreadable as error:
+            try:
+                self._head(key)
+            except NotNow as away:
+                raise NotNow(str(away)) from error
+            raise
+
     def _stream(self, key: str) -> Iterator[bytes]:
         name = self._name(key)
         with self._edge(key):
@@ -161,7 +174,7 @@ class S3Store(Store):
             while block := answer.read(BLOCK):
                 yield block
         except Exception as error:  # a client that chokes on a broken answer shows it in many ways
-            raise NotNow(f"{self._endpoint}: {_line(error)}. The answer broke off.") from error
+            raise Unreadable(f"{self._endpoint}: {_line(error)}. The answer broke off.") from error
         finally:
             answer.close()
             answer.release_conn()
@@ -217,6 +230,8 @@ class S3Store(Store):
             return KeyError(key)
         if code == "NoSuchBucket":
             return ConfigError(f"{self._endpoint}: there is no bucket {self._bucket!r}. Make it, or set another store.")
+        if code == "SlowDownRead":  # MinIO's word where the disks did not give an object's bytes
+            return Unreadable(said)
         if code in PASSING or status in {409, 429} or (status >= 500 and status != 501):
             return NotNow(said)
         if status == 403:

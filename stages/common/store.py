@@ -23,6 +23,10 @@ MARKER, MARKED = "store.json", b'{"format": 1}\n'
 type Keys = list[str]
 
 
+class Unreadable(NotNow):
+    """An object's bytes break off, each time: its server is there, and notices that its disk gave other bytes than it was given."""
+
+
 class Head(NamedTuple):
     """What is known of an object without reading it; ``sha256`` (hex) only where a server keeps it."""
 
@@ -36,10 +40,10 @@ class Store(Protocol):
     address: str
 
     def read(self, key: str) -> bytes:
-        """Return the bytes; KeyError when absent."""
+        """Return the bytes; KeyError when absent, Unreadable when they break off each time."""
 
     def download(self, key: str, path: Path) -> str:
-        """Write the object to ``path`` and return the sha256 (hex) of what arrived, unverified; KeyError when absent."""
+        """Write the object to ``path`` and return the sha256 (hex) of what arrived, unverified; as ``read`` otherwise."""
 
     def head(self, key: str) -> Head | None:
         """Return what is known without reading, None when absent."""
@@ -86,7 +90,7 @@ def retry[T](what: str, action: Callable[[], T]) -> T:
     try:
         return action()
     except NotNow as error:
-        raise NotNow(f"{what}: gave up after {len(PAUSES) + 1} tries in {time.monotonic() - start:.0f} s: {error}") from error
+        raise type(error)(f"{what}: gave up after {len(PAUSES) + 1} tries in {time.monotonic() - start:.0f} s: {error}") from error
 
 
 def checked(key: str) -> str:

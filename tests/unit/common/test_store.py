@@ -22,10 +22,10 @@ from typing import Any
 import pytest
 import urllib3
 
-from stages.common import log, s3
+from stages.common import artifact, log, s3
 from stages.common import store as store_module
 from stages.common.errors import ConfigError, NotNow, UsageError
-from stages.common.store import BLOCK, MARKER, Store, open_store, retry
+from stages.common.store import BLOCK, MARKER, Store, Unreadable, open_store, retry
 
 LARGE = os.urandom(3 * BLOCK + 17)
 
@@ -695,6 +695,43 @@ def test_an_answer_that_breaks_off_is_asked_for_again(answering: Callable[..., l
     with pytest.raises(NotNow, match=r"download s3://bucket/x/blobs/a: gave up after 3 tries in \d+ s: http.*IncompleteRead.*broke off"):
         store.download("blobs/a", tmp_path / "second")
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
+@pytest.mark.parametrize("size", [200, 3_000_000])  # kept beside the server's own notes, and in a file of its own
+def test_rot_on_the_servers_disk_is_damage_and_no_dead_end(
+    s3_address: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, impatient: list[dict[str, Any]], size: int
+) -> None:
+    """HEAD still answers, and each GET breaks off; written again, it is whole."""
+    store = open_store(s3_address)
+    (tmp_path / "file").write_bytes(data := os.urandom(size))
+    key = f"blobs/{artifact.put(store, tmp_path / 'file')['sha256']}"
+    bucket = s3_address.removeprefix("s3://").split("/")[0]
+    rotten = 0
+    for path in tmp_path_factory.getbasetemp().glob(f"minio*/data/{bucket}/some/prefix/{key}/**/*"):
+        content = path.read_bytes() if path.is_file() else b""
+        if (at := content.find(data[size // 2 : size // 2 + 20])) >= 0:
+            path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+            rotten += 1
+    assert rotten == 1
+    head = store.head(key)
+    assert head
+    assert head.size == size
+    with pytest.raises(Unreadable, match="gave up after 3 tries"):
+        store.download(key, tmp_path / "copy")
+    assert {line["event"] for line in impatient} == {"retry"}
+
+    assert not artifact.holds(store, key, key.removeprefix("blobs/"))
+    artifact.put(store, tmp_path / "file")
+    assert store.read(key) == data
+
+
+def test_a_server_whose_disks_are_away_damages_nothing(answering: Callable[..., list[str]]) -> None:
+    away: Answer = (503, b"<Error><Code>SlowDownRead</Code><Message>unreadable</Message></Error>", {})
+    requests = answering(EXISTS, *[away] * 4)
+    with pytest.raises(NotNow, match="HTTP 503") as raised:
+        open_store("s3://bucket/x").read("blobs/a")
+    assert type(raised.value) is NotNow
+    assert requests[-1] == "HEAD /bucket/x/blobs/a"
 
 
 def test_a_garbled_list_is_asked_for_again(answering: Callable[..., list[str]]) -> None:
