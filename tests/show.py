@@ -3,6 +3,7 @@
 python -m tests.show [lines|runs|setup|images|coverage ...]
 """
 
+import ast
 import json
 import os
 import re
@@ -131,6 +132,14 @@ def coverage() -> None:
             part[1] += file["summary"]["num_statements"]
     for room, (covered, statements) in sorted(parts.items()):
         _say(f"coverage {room}", f"{100 * covered / statements:.1f} % of {statements} statements" if statements else "nothing to run")
+    common = {name: file for name, file in found["files"].items() if name.startswith("stages/common/")}
+    raised = {name: _raises(ROOT / name) for name in common}
+    missed = [f"{name}:{line}" for name, lines in raised.items() for line in sorted(lines & {*common[name]["missing_lines"]})]
+    _say("raises in stages/common", f"{sum(map(len, raised.values()))}, not reached by a test: {', '.join(missed) or 'none'}")
+
+
+def _raises(path: Path) -> set[int]:
+    return {node.lineno for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Raise)}
 
 
 SHOWN: dict[str, Callable[[], None]] = {"lines": lines, "runs": runs, "setup": setup, "images": images, "coverage": coverage}

@@ -16,6 +16,8 @@ HEAD = """\
 # Every option with its default. A dataset's file, the environment (SUREFOOT__TRAIN__SEED=1) and --set train.seed=1
 # win over this. Options marked with * can change a result: changing one makes its step, and what reads it, run again.
 # Written by `make render` from stages/*/config.py.
+# Not here, of what earlier trainers had: cache_preprocessed (what was prepared is always kept, by its content),
+# metrics_emission_interval_seconds (progress is told at each border; metrics are not emitted yet).
 """
 
 
