@@ -150,6 +150,8 @@ class S3Store(Store):
             answer = self._http.urlopen("PUT", url.geturl(), body=blocks(data), headers=signed)
             if answer.status == 412:
                 return False
+            if b"<Code>NoSuchKey</Code>" in answer.data:  # a writer raced with who drops what lies beside
+                raise NotNow(f"{self._endpoint}: NoSuchKey in answer to a PUT.")
             if answer.status != 200:
                 raise S3Error.fromxml(answer) if b"<Error>" in answer.data else ServerError("no S3 answer", answer.status)
         return True

@@ -176,7 +176,8 @@ def race(toy: Pipeline, address: str, pairs: int) -> None:
                 racer.stdin.write(line.encode())
                 racer.stdin.flush()
             answers = [json.loads((racer.stdout and racer.stdout.readline()) or "[]") for racer in racers]
-            assert len(answers[0]) == 3, racers[0].stderr.read() if racers[0].stderr else ""
+            for racer, answer in zip(racers, answers, strict=True):
+                assert len(answer) == 3, f"pair {pair}: {racer.stderr and racer.stderr.read().decode()}"
             states = [outputs.pop("state") for answer in answers for outputs in answer]
             contended += any(states[step] == states[step + 3] == "made" for step in range(3))
             assert answers[0] == answers[1], f"pair {pair}"

@@ -734,6 +734,13 @@ def test_a_server_whose_disks_are_away_damages_nothing(answering: Callable[..., 
     assert requests[-1] == "HEAD /bucket/x/blobs/a"
 
 
+def test_a_write_that_finds_nothing_is_sent_again(answering: Callable[..., list[str]]) -> None:
+    lost: Answer = (404, b"<Error><Code>NoSuchKey</Code></Error>", {})
+    requests = answering(EXISTS, lost, (200, b"", {}))
+    open_store("s3://bucket").replace("scratch/a", b"state")
+    assert requests[1:] == ["PUT /bucket/scratch/a"] * 2
+
+
 def test_a_garbled_list_is_asked_for_again(answering: Callable[..., list[str]]) -> None:
     listed = b"<ListBucketResult><Name>bucket</Name><Contents><Key>x/blobs/a</Key></Contents></ListBucketResult>"
     answering(EXISTS, (200, listed[:40], {}), (200, listed.replace(b"Name", b"Nome"), {}), (200, listed, {}))
