@@ -180,12 +180,14 @@ def submit(asked: argparse.Namespace) -> int:
 def upload(resolved: Config, store: Store) -> str:
     """Upload a config and its raw files, each by its digest; give the config's address in the store."""
     section = resolved["prepare"]
-    places = section.raw()
-    for place in (p for p in places.values() if not p.startswith("raw/")):
+    section = section.model_copy(update={section.RAW[name]: None for name in section.raw().keys() - step.raw_files(section).keys()})
+    for name, place in section.raw().items():
+        if place.startswith("raw/"):
+            continue
         key = f"raw/{artifact.put(store, Path(place), 'raw')['sha256']}"
         if (head := store.head(key)) is None or head.sha256 not in (None, key.removeprefix("raw/")):
             raise MissingInput(f"{place}: its bytes changed while it was uploaded. Submit again.")
-        section = section.model_copy(update={"path": key})
+        section = section.model_copy(update={section.RAW[name]: key})
     document = Config(resolved.name, {**resolved.sections, "prepare": section}).dump()
     digest = sha256(document)
     artifact.keep(store, address := f"config/{digest}.json", document, digest)

@@ -78,7 +78,7 @@ class Run:
 
         """
         place = self.config["prepare"].raw()[name]
-        path = self.folder / "raw" if place.startswith("raw/") else Path(place)
+        path = self.folder / f"raw-{name}" if place.startswith("raw/") else Path(place)
         found = _download(self.store, place, path) if place.startswith("raw/") else raw_digest(self.store, place)
         if found != self.pinned.raw[name]:
             if path != Path(place):
@@ -107,9 +107,18 @@ class Run:
 
 def pin(resolved: Config, store: Store, run: str = "") -> Config:
     """Pin what a run goes by: digests of the raw files and the champion."""
-    raw = {name: raw_digest(store, place) for name, place in resolved["prepare"].raw().items()}
+    raw = {name: raw_digest(store, place) for name, place in raw_files(resolved["prepare"]).items()}
     pinned = Config(resolved.name, resolved.sections, Pinned(run, raw))
     return Config(resolved.name, resolved.sections, Pinned(run, raw, registry.champion(Addresses(pinned, store))))
+
+
+def raw_files(section: Any) -> dict[str, str]:
+    """Give the raw files of a run by name, without one that may lack and does."""
+    files: dict[str, str] = section.raw()
+    for name in section.MAY_LACK & files.keys():
+        if not files[name].startswith("raw/") and not Path(files[name]).exists():
+            log.warning("raw.missing", path=files.pop(name), so="the run goes on without it")
+    return files
 
 
 def raw_digest(store: Store, place: str) -> str:

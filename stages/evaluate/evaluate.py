@@ -91,7 +91,8 @@ def suspicious_columns(best: Candidate, features: Features, train: Table, valid:
     """
     parts: dict[str, list[str]] = {}  # per raw column the features made from it: a time is hour and weekday
     for column in features.columns:
-        parts.setdefault(column.raw, []).append(column.name)
+        for raw in column.sources:
+            parts.setdefault(raw, []).append(column.name)
     listed = _short_list(best, parts, valid, config)
     if not listed:
         return []

@@ -13,15 +13,17 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from stages.common.errors import DataError
+from stages.features import history
 
-CLOCK: dict[str, Callable[[Any], Any]] = {"hour": lambda when: when.dt.hour, "weekday": lambda when: when.dt.day_of_week}  # Monday is 0
 RESERVED = ("_label", "_row", "_time", "_entity")  # what a split's file holds beside the features
 MOSTLY_DISTINCT = 0.9  # of a text column's values: it names rows and says nothing of a new one
+UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1, "day": history.DAY}  # ns in one unit of a time that is a number
+KINDS = ("clock", "cents", "start_days", "frequency", "missing", "past", "label_rates")  # of engineered features
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Which raw columns are no ordinary features, and what the label's two values mean."""
+    """Which raw columns are no ordinary features, what the label's two values mean, and what features are made of."""
 
     label: str
     positive: str
@@ -30,25 +32,51 @@ class Roles:
     id: str | None = None
     entity: str | None = None
     drop: tuple[str, ...] = ()
+    time_unit: str = "s"  # of a time that is a number
+    amount: str | None = None
+    keys: tuple[tuple[str, tuple[str, ...]], ...] = ()  # name: columns that together name who acts
+    start_days: tuple[str, ...] = ()  # columns that count days since something began
+    label_delay_days: float = 30.0
+    engineered: tuple[str, ...] = KINDS
+
+    def is_on(self, kind: str) -> bool:
+        """Tell whether a kind of engineered features is asked for."""
+        return kind in self.engineered
+
+    def to_json(self) -> dict[str, Any]:
+        """Give all but the label, as features.json holds it."""
+        rest = {key: value for key, value in vars(self).items() if key not in ("label", "positive", "negative", "keys")}
+        return {**{key: list(value) if isinstance(value, tuple) else value for key, value in rest.items()}, "keys": dict(self.keys)}
+
+    @classmethod
+    def from_json(cls, label: dict[str, Any], rest: dict[str, Any]) -> "Roles":
+        """Read what ``to_json`` gave."""
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in rest.items()}
+        values["keys"] = tuple((name, tuple(columns)) for name, columns in rest["keys"].items())
+        return cls(label["column"], label["positive"], label["negative"], **values)
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the model's matrix, made from one raw column."""
+    """One column of the model's matrix."""
 
     name: str
-    raw: str
+    sources: tuple[str, ...]  # the raw columns that it is made of
     dtype: str  # category, or of a number: float32 where that loses nothing on train, else float64
     categories: tuple[str, ...] = ()  # those kept, by how frequent they are in train
-    of: str | None = None  # what is taken from the event time: hour, weekday
+    of: str = ""  # how it is made: hour, weekday, cents, start_day, missing, frequency, or a statistic of the past
+    key: str = ""  # whose past
+    counts: tuple[tuple[str, int], ...] = ()  # how often each value stands in train
 
-    def values(self, raw: pd.Series) -> pd.Series:
-        """Bring raw values into the model's form; a category that train did not hold is missing."""
-        if self.dtype == "category":
-            codes = pd.Index(self.categories, dtype="str").get_indexer(pd.Index(raw.astype("str")))
-            return pd.Series(pd.Categorical.from_codes(codes, dtype=self.pandas_type()), index=raw.index)
-        numbers: pd.Series = CLOCK[self.of](pd.to_datetime(raw)) if self.of else raw
-        return numbers.astype(self.pandas_type())
+    @property
+    def raw(self) -> str:
+        """The raw column that it stands for, or is made of first."""
+        return self.sources[0]
+
+    @property
+    def is_history(self) -> bool:
+        """Tell whether it needs the rows that came before."""
+        return bool(self.key)
 
     def pandas_type(self) -> Any:
         """Give the type of the matrix's column; a category's type has all that were kept, in their order."""
@@ -56,13 +84,18 @@ class Column:
 
     def to_json(self) -> dict[str, Any]:
         """Give this column's entry in features.json."""
-        kind = {"kind": "category", "categories": list(self.categories)} if self.dtype == "category" else {"kind": "number"}
-        return {"name": self.name, "from": [self.raw], "history": False, "dtype": self.dtype, "of": self.of, **kind}
+        kind: dict[str, Any] = {"kind": "category", "categories": list(self.categories)} if self.dtype == "category" else {"kind": "number"}
+        kind |= {"of": self.of} if self.of else {}
+        kind |= {"key": self.key} if self.key else {}
+        kind |= {"counts": [list(pair) for pair in self.counts]} if self.counts else {}
+        return {"name": self.name, "from": list(self.sources), "history": self.is_history, "dtype": self.dtype, **kind}
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> "Column":
         """Read what ``to_json`` gave."""
-        return cls(entry["name"], entry["from"][0], entry["dtype"], tuple(entry.get("categories", ())), entry["of"])
+        counts = tuple((value, count) for value, count in entry.get("counts", ()))
+        made = (entry.get("of", ""), entry.get("key", ""), counts)
+        return cls(entry["name"], tuple(entry["from"]), entry["dtype"], tuple(entry.get("categories", ())), *made)
 
 
 @dataclass(frozen=True)
@@ -85,18 +118,20 @@ class Features:
             "columns": [column.to_json() for column in self.columns],
             "dropped": [{"name": name, "reason": reason} for name, reason in self.dropped],
             "label": {"column": roles.label, "positive": roles.positive, "negative": roles.negative},
-            "roles": {"time": roles.time, "id": roles.id, "entity": roles.entity, "drop": list(roles.drop)},
+            "roles": roles.to_json(),
         }
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "Features":
         """Read what ``to_json`` gave."""
-        label, others = document["label"], document["roles"]
         return cls(
             tuple(map(Column.from_json, document["columns"])),
             tuple((entry["name"], entry["reason"]) for entry in document["dropped"]),
-            Roles(label["column"], label["positive"], label["negative"], **{**others, "drop": tuple(others["drop"])}),
+            Roles.from_json(document["label"], document["roles"]),
         )
+
+
+# --- deciding, by train alone ---------------------------------------------------------------------
 
 
 def fit(frame: pd.DataFrame, roles: Roles, max_categories: int) -> Features:
@@ -110,10 +145,10 @@ def fit(frame: pd.DataFrame, roles: Roles, max_categories: int) -> Features:
             columns.append(fitted)
         else:
             dropped.append((raw, fitted))
-        if raw == roles.time and pd.api.types.is_datetime64_any_dtype(frame[raw]):
-            clock = (Column(f"{raw}_{of}", raw, "float32", of=of) for of in CLOCK)
-            columns += [column for column in clock if len(column.values(frame[raw]).unique()) > 1]
-    return Features(tuple(_named_safely(columns)), tuple(dropped), roles)
+    made = [column for kind in ROW_KINDS if roles.is_on(kind) for column in ROW_KINDS[kind](frame, roles, columns)]
+    context = _Context(frame, roles)
+    telling = [column for column in [*made, *_past(roles)] if len(context.values(column).unique()) > 1]
+    return Features(tuple(_named_safely([*columns, *telling])), tuple(dropped), roles)
 
 
 def _role(raw: str, roles: Roles) -> str:
@@ -131,17 +166,78 @@ def _fit_column(raw: str, values: pd.Series, max_categories: int) -> Column | st
     if len(counts) == 1 and not values.hasnans:
         return "the same value in all train rows"
     if not pd.api.types.is_string_dtype(values):
-        return Column(raw, raw, _narrowest(values))
+        return Column(raw, (raw,), _narrowest(values))
     if len(counts) > max(2, MOSTLY_DISTINCT * counts.sum()):
         return f"text that names rows: {len(counts)} values in {counts.sum()} train rows"
     by_frequency = sorted((-count, value) for value, count in counts.items())
-    return Column(raw, raw, "category", tuple(str(value) for _, value in by_frequency[:max_categories]))
+    return Column(raw, (raw,), "category", tuple(str(value) for _, value in by_frequency[:max_categories]))
 
 
 def _narrowest(values: pd.Series) -> str:
     wide = values.astype("float64")
     with np.errstate(over="ignore"):
         return "float32" if wide.equals(wide.astype("float32").astype("float64")) else "float64"
+
+
+def _clock(_frame: pd.DataFrame, roles: Roles, _columns: list[Column]) -> list[Column]:
+    """Hour and weekday of the event time."""
+    return [Column(f"{roles.time}_{of}", (roles.time,), "float32", of=of) for of in CLOCK] if roles.time else []
+
+
+def _cents(_frame: pd.DataFrame, roles: Roles, _columns: list[Column]) -> list[Column]:
+    """Thousandths of the amount: they tell foreign currencies and round sums."""
+    return [Column(f"{roles.amount}_cents", (roles.amount,), "float32", of="cents")] if roles.amount else []
+
+
+def _start_days(_frame: pd.DataFrame, roles: Roles, _columns: list[Column]) -> list[Column]:
+    """Turn days since something began into the day on which it began, which stays the same."""
+    return [Column(f"{raw}_start", (raw, roles.time), "float32", of="start_day") for raw in roles.start_days if roles.time]
+
+
+def _frequency(frame: pd.DataFrame, roles: Roles, columns: list[Column]) -> list[Column]:
+    """Count a value's rows in train: for what names who acts, and for text with more values than are kept."""
+    named = {raw for _, key in roles.keys for raw in key} - {*roles.start_days, roles.entity}
+    named |= {column.raw for column in columns if column.dtype == "category" and frame[column.raw].nunique() > len(column.categories)}
+    return [
+        Column(f"{raw}_frequency", (raw,), "float32", of="frequency", counts=tuple(sorted(_counts(frame[raw]).items())))
+        for raw in map(str, frame.columns)
+        if raw in named
+    ]
+
+
+def _missing(frame: pd.DataFrame, _roles: Roles, columns: list[Column]) -> list[Column]:
+    """Tell where several columns are missing together; of one alone, its own missing values tell it."""
+    patterns: dict[bytes, tuple[str, ...]] = {}
+    for column in columns:
+        is_missing = frame[column.raw].isna().to_numpy()
+        if is_missing.any():
+            pattern = np.packbits(is_missing).tobytes()
+            patterns[pattern] = (*patterns.get(pattern, ()), column.raw)
+    return [Column(f"{raws[0]}_missing", raws, "float32", of="missing") for raws in patterns.values() if len(raws) > 1]
+
+
+def _past(roles: Roles) -> list[Column]:
+    """List the statistics of each key's past."""
+    if roles.time is None:
+        return []
+    asked = [of for of in history.STATISTICS if roles.is_on("label_rates" if of in history.OF_LABELS else "past")]
+    amount = (roles.amount,) if roles.amount else ()
+    made = []
+    for name, key in roles.keys:
+        for of in asked:
+            if of not in history.OF_AMOUNTS or amount:
+                sources = (*key, roles.time, *(amount if of in history.OF_AMOUNTS else ()))
+                made.append(Column(f"{name}_{of}", sources, "float32", of=of, key=name))
+    return made
+
+
+ROW_KINDS: dict[str, Callable[[pd.DataFrame, Roles, list[Column]], list[Column]]] = {
+    "clock": _clock,
+    "cents": _cents,
+    "start_days": _start_days,
+    "frequency": _frequency,
+    "missing": _missing,
+}
 
 
 def _named_safely(columns: list[Column]) -> Iterator[Column]:
@@ -154,23 +250,122 @@ def _named_safely(columns: list[Column]) -> Iterator[Column]:
         yield replace(column, name=name)
 
 
-def apply(features: Features, frame: pd.DataFrame) -> pd.DataFrame:
+# --- making the matrix ----------------------------------------------------------------------------
+
+
+def apply(features: Features, frame: pd.DataFrame, past: pd.DataFrame | None = None) -> pd.DataFrame:
     """Give the model's matrix for raw rows; a row alone comes out as it does among others.
+
+    Args:
+        features: what prepare fitted.
+        frame: raw rows.
+        past: raw rows that came before, with their labels, for the columns that need them; those of ``frame`` count as well.
 
     Raises:
         DataError: a column is missing, or its values cannot be what they were in train.
 
     """
+    context = _Context(frame, features.roles, past)
     made = {}
     for column in features.columns:
-        if column.raw not in frame.columns:
-            raise DataError(f"column {column.raw!r} is missing: the model was trained with it.")
+        if absent := [raw for raw in column.sources if raw not in frame.columns]:
+            raise DataError(f"column {absent[0]!r} is missing: the model was trained with it.")
         try:
-            made[column.name] = column.values(frame[column.raw])
+            made[column.name] = context.values(column)
         except (TypeError, ValueError) as error:
-            wanted = "times" if column.of else "numbers"
+            wanted = "times" if column.of in CLOCK else "numbers"
             raise DataError(f"column {column.raw!r} should hold {wanted}, as in training ({str(error)[:100]!r}).") from error
     return pd.DataFrame(made, index=frame.index)
+
+
+class _Context:
+    """Raw rows, and what several columns are made of, computed once."""
+
+    def __init__(self, frame: pd.DataFrame, roles: Roles, past: pd.DataFrame | None = None) -> None:
+        self.frame, self.roles = frame, roles
+        self.whole = frame if past is None else pd.concat([past, frame])
+        self._statistics: dict[str, dict[str, NDArray[np.float64]]] = {}
+
+    def values(self, column: Column) -> pd.Series:
+        """Make one column for the rows of the frame."""
+        raw = self.frame[column.raw]
+        if column.dtype == "category":
+            codes = pd.Index(column.categories, dtype="str").get_indexer(pd.Index(raw.astype("str")))
+            return pd.Series(pd.Categorical.from_codes(codes, dtype=column.pandas_type()), index=raw.index)
+        if column.key:
+            made: Any = self._past(column.key)[column.of][-len(raw) :]
+        elif column.of in CLOCK:
+            made = CLOCK[column.of](pd.to_datetime(moments(raw, self.roles.time_unit)))
+        elif column.of == "cents":
+            made = (raw.astype("float64") * 1000).round() % 1000
+        elif column.of == "start_day":
+            made = self.start_day(self.frame, column.raw)
+        elif column.of == "missing":
+            made = raw.isna()
+        elif column.of == "frequency":
+            made = _spoken(raw).map(dict(column.counts)).fillna(0)
+        else:
+            made = raw
+        return pd.Series(made, index=raw.index).astype(column.pandas_type())
+
+    def start_day(self, frame: pd.DataFrame, raw: str) -> pd.Series:
+        """Give the day on which something began."""
+        assert self.roles.time
+        day = moments(frame[self.roles.time], self.roles.time_unit) // history.DAY
+        return pd.Series(day, index=frame.index) - frame[raw].astype("float64")
+
+    def _past(self, key: str) -> dict[str, NDArray[np.float64]]:
+        if key not in self._statistics:
+            roles, frame = self.roles, self.whole
+            assert roles.time
+            named = [self.start_day(frame, raw) if raw in roles.start_days else _spoken(frame[raw]) for raw in dict(roles.keys)[key]]
+            rows = history.earlier(history.entities(named), moments(frame[roles.time], roles.time_unit))
+            amount = frame[roles.amount].to_numpy("float64", na_value=np.nan) if roles.amount else None
+            delay = round(roles.label_delay_days * history.DAY)
+            self._statistics[key] = history.statistics(rows, amount, self._labels(frame), delay)
+        return self._statistics[key]
+
+    def _labels(self, frame: pd.DataFrame) -> NDArray[np.int8] | None:
+        if not self.roles.is_on("label_rates"):
+            return None
+        if self.roles.label not in frame:
+            return np.full(len(frame), -1, dtype=np.int8)
+        label = _spoken(frame[self.roles.label])
+        return np.where(label.isna(), -1, label == self.roles.positive).astype(np.int8)
+
+
+def moments(values: pd.Series, unit: str) -> NDArray[np.int64]:
+    """Give event times as nanoseconds since 1970; numbers count in ``unit``."""
+    if pd.api.types.is_numeric_dtype(values):
+        numbers = values.to_numpy()
+        return numbers.astype(np.int64) * UNITS[unit] if numbers.dtype.kind in "iu" else (numbers * UNITS[unit]).round().astype(np.int64)
+    return pd.to_datetime(values).to_numpy(dtype="datetime64[ns]").astype(np.int64)
+
+
+def _spoken(values: pd.Series) -> pd.Series:
+    """Give values as people name them, whatever type they came in: 1.0 is 1, True is true."""
+    codes, found = pd.factorize(values)
+    names = np.array([*map(spoken, found), None], dtype=object)
+    return pd.Series(names[codes], index=values.index, dtype="str")
+
+
+def spoken(value: Any) -> str:
+    """Give a cell as a person names it: 1.0 is "1", True is "true"."""
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _counts(values: pd.Series) -> dict[str, int]:
+    return {str(value): int(count) for value, count in _spoken(values).value_counts().items()}
+
+
+CLOCK: dict[str, Callable[[Any], Any]] = {"hour": lambda when: when.hour, "weekday": lambda when: when.day_of_week}  # Monday is 0
+
+
+# --- tables ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stages.common.errors import DataError
-from stages.features.features import RESERVED
+from stages.features.features import RESERVED, spoken
 from stages.prepare.config import Config
 
 POSITIVE = ("1", "true", "yes", "y", "t", "fraud", "bad", "positive")  # lower case, the first that is there
@@ -29,15 +29,6 @@ def about(table: str) -> Iterator[None]:
         raise DataError(f"{table}: {error}") from error
 
 
-def spoken(value: Any) -> str:
-    """Give a cell as a person names it: 1.0 is "1", True is "true"."""
-    if isinstance(value, bool | np.bool_):
-        return str(value).lower()
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value)
-
-
 def nearest(name: str, names: Iterable[str]) -> str:
     """Give the name that is most like the given one."""
     return difflib.get_close_matches(name, list(names), n=1, cutoff=0.0)[0]
@@ -45,8 +36,9 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 def check_names(frame: pd.DataFrame, config: Config) -> None:
     """Columns that the config names are there, and none has a name that prepare itself uses."""
-    named = {"label": config.label, "time": config.time, "id": config.id, "entity": config.entity}
-    for option, column in [*named.items(), *(("drop", column) for column in config.drop)]:
+    named = {"label": config.label, "time": config.time, "id": config.id, "entity": config.entity, "amount": config.amount}
+    several = {"drop": config.drop, "start_days": config.start_days, **{f"keys.{name}": key for name, key in config.keys.items()}}
+    for option, column in [*named.items(), *((option, column) for option, columns in several.items() for column in columns)]:
         if column is not None and column not in frame:
             raise DataError(f"prepare.{option} names column {column!r}, which is not there; nearest: {nearest(column, map(str, frame))!r}.")
     if taken := [column for column in frame if column in RESERVED]:
@@ -92,6 +84,15 @@ def check_ids(values: pd.Series) -> None:
     if twice := int(values.duplicated().sum()):
         first = values[values.duplicated(keep=False)].iloc[0]
         raise DataError(f"the id {values.name!r} is not unique: {twice} of {len(values)} rows repeat one, such as {spoken(first)[:40]!r}.")
+
+
+def check_amounts(frame: pd.DataFrame, config: Config) -> None:
+    """Amounts and days are numbers, which features count with."""
+    for option, column in [("amount", config.amount), *(("start_days", column) for column in config.start_days)]:
+        if column and not pd.api.types.is_numeric_dtype(frame[column]):
+            raise DataError(
+                f"prepare.{option} names column {column!r}, whose values are no numbers, such as {spoken(frame[column].iloc[0])[:40]!r}."
+            )
 
 
 def check_finite(frame: pd.DataFrame) -> None:

@@ -1,21 +1,30 @@
-from typing import Any, Literal
+import re
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import model_validator
 
-from stages.common.section import Section, path, result
+from stages.common.section import Section, result
+from stages.common.section import path as file  # path is an option of its own here
 
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaN", "nan", "null", "NULL")
+Engineered = Literal["clock", "cents", "start_days", "frequency", "missing", "past", "label_rates"]
 GENERATED = {"label": "is_fraud", "positive": 1, "time": "time", "id": "transaction", "entity": "customer"}
 
 
 class Config(Section):
     """Options of prepare."""
 
+    RAW: ClassVar = {"table": "path", "joined": "join_path"}  # the raw files, and the options that name them
+    MAY_LACK: ClassVar = {"joined"}
+
     source: Literal["file", "generated"] = result("generated", "a table of your own, or one that the project makes for trying out")
-    path: str | None = path(
+    path: str | None = file(
         None,
         "CSV or Parquet file, relative to the config file, or an address; its bytes count, not its place; "
         f"missing is what is empty, {', '.join(MISSING[1:])}",
+    )
+    join_path: str | None = file(
+        None, "a second file with at most one row per id, joined to the first by prepare.id; where it is not there, the run goes on without"
     )
     delimiter: Literal[",", ";", "\t", "|"] = result(",", "what separates the fields of a CSV file")
     expected_rows: int | None = result(None, "number of data rows, checked; then a CSV file may end without a newline", ge=1)
@@ -28,6 +37,16 @@ class Config(Section):
     id: str | None = result(None, "column that names the row: no value twice, never a feature")
     entity: str | None = result(None, "column that names who acts (a customer): kept together by a random split, never a feature")
     drop: list[str] = result([], "columns that are left out, such as those known only after the event")
+
+    time_unit: Literal["s", "ms", "us", "ns", "day"] = result("s", "unit of an event time that is a number")
+    amount: str | None = result(None, "column with the amount: gives its thousandths, and what an entity usually spends")
+    keys: dict[str, list[str]] = result(
+        {},
+        "who acts, by columns together, such as {client: [card1, addr1, D1]}: what each did before makes features; entity is one of them",
+    )
+    start_days: list[str] = result([], "columns that count days since something began: features, and in keys, take the day it began")
+    label_delay_days: float = result(30.0, "days after which a row's label is known: only such count in an entity's past", ge=0)
+    engineered: list[Engineered] = result(list(get_args(Engineered)), "kinds of features that are made besides the columns themselves")
 
     split: Literal["time", "order", "random"] = result("time", "test is what comes last in time, last in the file, or rows at random")
     validation_split: float = result(0.2, "share of the rows to choose settings by", gt=0, lt=1)
@@ -58,6 +77,12 @@ class Config(Section):
             raise ValueError("split is time, but time names no column: name it, or set split to order or random")
         if self.validation_split + self.test_split >= 1:
             raise ValueError(f"validation_split {self.validation_split} and test_split {self.test_split} leave no rows to train on")
+        if self.join_path and not self.id:
+            raise ValueError("join_path needs an id to join by: name the column in id")
+        if self.keys and self.time is None:
+            raise ValueError("keys need an event time: name it in time")
+        if empty := [name for name, columns in self.keys.items() if not columns or not re.fullmatch(r"[A-Za-z0-9_]+", name)]:
+            raise ValueError(f"keys.{empty[0]}: give it a name of letters, digits and _, and a list of columns")
         named = [name for name in (self.label, self.time, self.id, self.entity, *self.drop) if name is not None]
         if twice := sorted({name for name in named if named.count(name) > 1}):
             raise ValueError(f"column {twice[0]!r} is named twice among label, time, id, entity and drop")
@@ -65,4 +90,5 @@ class Config(Section):
 
     def raw(self) -> dict[str, str]:
         """Give the raw files that prepare reads, by name."""
-        return {"table": self.path} if self.source == "file" and self.path else {}
+        given = {name: getattr(self, option) for name, option in self.RAW.items()} if self.source == "file" else {}
+        return {name: place for name, place in given.items() if place}

@@ -35,7 +35,7 @@ def test_all_that_is_written(prepare: Prepare, payments: pd.DataFrame, csv: Csv)
     made = prepare(csv(payments), **ROLES, drop=["age"])
 
     assert sorted(made.files) == ["data.json", "features.json", "test.parquet", "train.parquet", "valid.parquet"]
-    assert made.outputs == {"state": "made", "rows": 2_000, "positives": int(payments["is_fraud"].sum()), "features": 18}
+    assert made.outputs == {"state": "made", "rows": 2_000, "positives": int(payments["is_fraud"].sum()), "features": 23}
     for table in (made.train, made.valid, made.test):
         assert list(table.X.columns) == made.features.names
         assert table.y.dtype == np.int8
@@ -85,7 +85,7 @@ def test_csv_and_parquet_of_one_frame_are_prepared_alike(prepare: Prepare, payme
         one, other = (prepare(path, **ROLES, split=split) for path in (csv(frame), parquet))
         assert one.files == other.files
     assert set(one.train.entity) <= {None, *frame["customer"].dropna().astype("str")}
-    assert one.features.names[-4:] == ["region", "visits", "known", "score"]
+    assert {"region", "visits", "known", "score"} < set(one.features.names)
 
 
 def test_one_changed_value_changes_only_its_split(prepare: Prepare, payments: pd.DataFrame, csv: Csv) -> None:
