@@ -37,7 +37,12 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def check_names(frame: pd.DataFrame, config: Config) -> None:
     """Columns that the config names are there, and none has a name that prepare itself uses."""
     named = {"label": config.label, "time": config.time, "id": config.id, "entity": config.entity, "amount": config.amount}
-    several = {"drop": config.drop, "start_days": config.start_days, **{f"keys.{name}": key for name, key in config.keys.items()}}
+    several = {
+        "drop": config.drop,
+        "allow": config.allow,
+        "start_days": config.start_days,
+        **{f"keys.{name}": key for name, key in config.keys.items()},
+    }
     for option, column in [*named.items(), *((option, column) for option, columns in several.items() for column in columns)]:
         if column is not None and column not in frame:
             raise DataError(f"prepare.{option} names column {column!r}, which is not there; nearest: {nearest(column, map(str, frame))!r}.")

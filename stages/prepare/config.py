@@ -48,6 +48,9 @@ class Config(Section):
     label_delay_days: float = result(30.0, "days after which a row's label is known: only such count in an entity's past", ge=0)
     engineered: list[Engineered] = result(list(get_args(Engineered)), "kinds of features that are made besides the columns themselves")
 
+    max_column_auc: float = result(0.95, "a single column that tells the label better than this (AUC on train) is refused", ge=0.5, le=1)
+    allow: list[str] = result([], "columns that may do so all the same")
+
     split: Literal["time", "order", "random"] = result("time", "test is what comes last in time, last in the file, or rows at random")
     validation_split: float = result(0.2, "share of the rows to choose settings by", gt=0, lt=1)
     test_split: float = result(0.1, "share of the rows to score the winner on", gt=0, lt=1)

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stages.common import contract
+from stages.common import contract, log
 from stages.common.step import Run
 from stages.features import features as feature
 from stages.features.features import Features, Roles, Table, spoken
-from stages.prepare import check, generate
+from stages.prepare import check, generate, leaks
 from stages.prepare.config import Config
 from stages.prepare.join import join
 from stages.prepare.read import read
@@ -37,7 +37,13 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
         features = feature.fit(frame[part == SPLITS.index("train")], roles(config, positive, negative), config.max_categories)
         check.check_features(features.names)
 
-    matrix = feature.apply(features, frame)  # of all rows: what a row's entity did before may stand in another split
+        matrix = feature.apply(features, frame)  # of all rows: what a row's entity did before may stand in another split
+        is_train = part == SPLITS.index("train")
+        leaks.check_columns(matrix[is_train], y[is_train], config.max_column_auc, config.allow, features)
+        leaks.check_future(features, frame, matrix, times)
+    if again := leaks.times_again(matrix, times, features):
+        log.warning("prepare.time_again", columns=again)
+        notes.append(f"with the event time alone rise or fall: {', '.join(again)}; a model cannot carry them into the future")
     splits = {}
     for number, name in enumerate(SPLITS):
         mine = part == number
