@@ -10,7 +10,9 @@ import numpy as np
 from stages import families
 from stages.common import contract, log
 from stages.common.artifact import Artifact
+from stages.common.errors import ConfigError
 from stages.common.step import Run
+from stages.evaluate import certainty
 from stages.evaluate.config import Config
 from stages.families import logistic, metrics
 from stages.features import features as feature
@@ -39,6 +41,8 @@ class Candidate:
 def evaluate(config: Config, run: Run) -> dict[str, Any]:
     """Score all candidates and the baseline on valid, choose there, and score the winner on test."""
     features, train, valid, test = _tables(run.input("prepare"))
+    if unknown := [name for name in config.slices if name not in features.names]:
+        raise ConfigError(f"evaluate.slices names {unknown[0]!r}, which is no feature. Features: {', '.join(features.names[:40])}.")
     names = sorted(item["family"] for item in run.config.items("train"))
     candidates = {name: _candidate(name, run.input("train", family=name)) for name in names}
     scores = {name: candidate.scores(valid) for name, candidate in candidates.items()}
@@ -46,7 +50,8 @@ def evaluate(config: Config, run: Run) -> dict[str, Any]:
     metric = candidates[names[0]].settings["metric"]  # as searched and trained by
     winner = max(names, key=lambda name: _sign(metric) * scores[name][metric])
     best = candidates[winner]
-    test_scores = best.scores(test)
+    probability = best.family.predict(best.model, test.X)
+    test_scores = metrics.scores(test.y, probability)
     suspicious = suspicious_columns(best, features, train, valid, config, run)
     gains = best.family.importance(best.model)
     ranked = sorted(gains.items(), key=lambda gain: (-gain[1], gain[0]))[:TOP]
@@ -56,6 +61,8 @@ def evaluate(config: Config, run: Run) -> dict[str, Any]:
         "valid": scores,
         "baseline": {"logistic": baseline},
         "test": test_scores,
+        "intervals": certainty.intervals(test.y, probability, test.entity, config.seed),
+        "slices": certainty.slices(train, test, probability, config.slices),
         "suspicious": suspicious,
         "importance": [{"feature": name, "gain": gain} for name, gain in ranked],
     }

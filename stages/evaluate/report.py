@@ -22,7 +22,13 @@ from stages.common.errors import MissingInput
 from stages.common.store import Store, open_store
 from stages.evaluate.markup import STYLE, Html, Number, bars, folded, said, table, tag
 
-METRICS = {"auc": "AUC", "average_precision": "average precision", "log_loss": "log loss (less is better)"}
+METRICS = {
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "log_loss": "log loss (less is better)",
+    "recall_at_1pct_fpr": "recall at 1 % false alarms",
+    "calibration_error": "calibration error (less is better)",
+}
 OUTCOMES = {"made": "made by this run", "found": "was there", "gated": "not run: its gate is closed", "missing": "not there"}
 
 
@@ -125,7 +131,7 @@ def draw(addresses: Addresses, status: str = "") -> str:
 def _page(results: Results, status: str) -> str:
     name = results.config.name
     ended = f" · run ended: {status}" if status else ""
-    parts = (_verdict, _checks, _scores, _suspicious, _importance, _data, _steps, _settings, _lineage)
+    parts = (_verdict, _checks, _scores, _slices, _suspicious, _importance, _data, _steps, _settings, _lineage)
     main = tag("main", tag("p", f"Surefoot · {name} · {results.run or 'no run'}{ended}", class_="small"), [part(results) for part in parts])
     meta = Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">')
     head = tag("head", meta, tag("title", f"{name}: {_headline(results)[0]}"), tag("style", Html(STYLE)))
@@ -213,9 +219,27 @@ def _scores(results: Results) -> list[Html]:
                 "p",
                 f"The winner is chosen by {METRICS[metric]} on valid, and scored once on test. The logistic regression is the baseline.",
             ),
+            tag("p", _sure(found["intervals"])),
             bars([(f"{name}, valid", value) for name, value in ends.items()] + [(f"{found['winner']}, test", found["test"][metric])]),
         ],
     )
+
+
+def _sure(intervals: dict[str, list[float]]) -> str:
+    said = [f"{METRICS[name]} {low:.4f} to {high:.4f}" for name, (low, high) in intervals.items()]
+    return f"95 % intervals on test, by resampling who acts: {', '.join(said) or 'none, since one class is too rare'}."
+
+
+def _slices(results: Results) -> list[Html]:
+    found = results.json("evaluate", "evaluation.json")
+    if not found or not found["slices"]:
+        return []
+    head = ["by", "value", "rows", "positives", "AUC", "average precision"]
+    rows = [
+        [one["by"], one["value"], one["rows"], one["positives"], one.get("auc"), one.get("average_precision")] for one in found["slices"]
+    ]
+    note = tag("p", "The test score where it holds. Without a score: too few rows of one class.", class_="small")
+    return _section("Slices of the test rows", [table(head, rows), note])
 
 
 def _suspicious(results: Results) -> list[Html]:

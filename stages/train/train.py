@@ -48,7 +48,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     log.info(
         "train.fitted", family=best["family"], rounds=judged.rounds, **{f"valid_{name}": round(value, 6) for name, value in scores.items()}
     )
-    return {"rounds": judged.rounds, **{f"valid_{name}": value for name, value in scores.items()}}
+    return {"rounds": judged.rounds, **{f"valid_{name}": scores[name] for name in metrics.METRICS}}
 
 
 def _tables(run: Run) -> tuple[Table, Table, Table]:
