@@ -4,19 +4,20 @@ A slot is finished when a trial of it is complete or pruned. Suggestions are see
 """
 
 import fcntl
+import functools
 import hashlib
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import optuna
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
-from stages.common import contract, database, recipe
+from stages.common import contract, database, log, recipe
 from stages.common.errors import NotNow
 from stages.common.step import Run
 from stages.search.config import Config
@@ -57,20 +58,35 @@ def at_hand() -> Iterator[None]:
 def alone(run: Run, study: optuna.Study) -> Iterator[None]:
     """Wait until no other worker is at a study, and keep others away. A dead worker's lock is free at once."""
     url = database.url(run.store)
-    if url.startswith("sqlite"):
-        with Path(f"{url.removeprefix('sqlite:///')}.{study.study_name}.lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-        return
-    with closing(database.connect(url)) as connection, connection.cursor() as cursor:
-        connection.autocommit = True
-        number = int.from_bytes(hashlib.sha256(study.study_name.encode()).digest()[:8], signed=True)
-        while True:
-            cursor.execute("SELECT pg_try_advisory_lock(%s)", [number])
-            if cursor.fetchone()[0]:
-                break
-            time.sleep(1)  # not pg_advisory_lock, in which no signal would reach us
+    with ExitStack() as held:
+        if url.startswith("sqlite"):
+            file = held.enter_context(Path(f"{url.removeprefix('sqlite:///')}.{study.study_name}.lock").open("a"))
+            take = functools.partial(_locks_file, file)
+        else:
+            connection = held.enter_context(closing(database.connect(url)))
+            take = functools.partial(_locks_row, connection, study.study_name)
+        waits = False
+        while not take():  # not a call that blocks: no signal would reach us in the database's library
+            if not waits:
+                log.warning("search.waits", study=study.study_name, so="another worker is at it")
+            waits = True
+            time.sleep(1)
         yield
+
+
+def _locks_file(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _locks_row(connection: Any, name: str) -> bool:
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)])
+        return bool(cursor.fetchone()[0])
 
 
 def storage(run: Run, *, create: bool = False) -> optuna.storages.RDBStorage:

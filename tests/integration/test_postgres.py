@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import optuna
+import psycopg2
 import pytest
 
 from stages.common import database
@@ -53,6 +54,25 @@ def _wait(address: str) -> None:
         except NotNow:
             time.sleep(0.2)
     pytest.fail("Postgres did not start within 30 s")
+
+
+def test_one_worker_at_a_study_and_a_dead_ones_lock_is_free(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUREFOOT_STUDY", postgres)
+    run: Any = SimpleNamespace(store=SimpleNamespace(address="s3://bucket/store"))
+    one: Any = SimpleNamespace(study_name="one")
+    other = psycopg2.connect(postgres)
+    assert study._locks_row(other, "one")
+    waited: list[float] = []
+
+    def pause(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            other.close()  # as a worker that dies
+
+    monkeypatch.setattr(time, "sleep", pause)
+    another: Any = SimpleNamespace(study_name="another")
+    with study.alone(run, one), study.alone(run, another):
+        assert waited == [1, 1]
 
 
 def test_a_study_is_kept_there(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
