@@ -31,7 +31,7 @@ def _call(command: list[str], folder: Path = ROOT, **environment: str) -> tuple[
     done = subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     seconds = time.monotonic() - started
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr[-2000:]}")
+        raise SystemExit(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return seconds, done.stdout
 
 

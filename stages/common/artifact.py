@@ -73,13 +73,12 @@ def opened(data: bytes) -> dict[str, Any] | None:
     return document if sealed == contract.digest(document) else None
 
 
-def read(store: Store, key: str) -> Manifest | None:
-    """Read a manifest; None where it is lost, or its bytes are not what was written."""
+def unsealed(store: Store, key: str) -> dict[str, Any] | None:
+    """Read a sealed document from the store; None where it is lost, or its bytes are not what was written."""
     try:
-        document = opened(store.read(key))
+        return opened(store.read(key))
     except (KeyError, Unreadable):
         return None
-    return Manifest(key, document) if document else None
 
 
 def current(store: Store, step: str, address: str) -> tuple[Manifest | None, int]:
@@ -92,9 +91,10 @@ def current(store: Store, step: str, address: str) -> tuple[Manifest | None, int
             found[named[1]].add(int(named[2]))
     after = 1 + max([*found["manifest"], *found["void"]], default=-1)  # a void may outlive its manifest
     for k in sorted(found["manifest"] - found["void"], reverse=True):
-        if manifest := read(store, f"{folder}manifest-{k}"):
-            return manifest, after
-        void(store, Manifest(f"{folder}manifest-{k}", {}), "its bytes are damaged")
+        key = f"{folder}manifest-{k}"
+        if document := unsealed(store, key):
+            return Manifest(key, document), after
+        void(store, Manifest(key, {}), "its bytes are damaged")
     return None, after
 
 

@@ -9,7 +9,7 @@ from typing import Self
 
 from stages.common import artifact, log
 from stages.common.errors import Interrupted
-from stages.common.store import Store
+from stages.common.store import Store, Unreadable
 
 
 class _Stop:
@@ -116,7 +116,7 @@ class Checkpoint:
     def _read(self, key: str) -> tuple[int, bytes] | None:
         try:
             head, _, data = self.store.read(key).partition(b"\n")
-        except KeyError:
+        except (KeyError, Unreadable):
             return None
         number, _, sha256 = head.decode(errors="replace").partition(" ")
         return (int(number), data) if number.isdigit() and sha256 == artifact.sha256(data) else None

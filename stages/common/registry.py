@@ -26,7 +26,7 @@ def live(store: Store) -> dict[str, Any] | None:
 
 
 def _read(store: Store, key: str) -> dict[str, Any]:
-    if (found := artifact.opened(store.read(key))) is None:
+    if (found := artifact.unsealed(store, key)) is None:
         raise MissingInput(f"{store.address}/{key} is damaged. Put its bytes back from a backup; nothing is promoted until then.")
     return found
 

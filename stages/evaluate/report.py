@@ -95,7 +95,7 @@ def close(addresses: Addresses, status: str) -> tuple[dict[str, Any], str]:
 def closed(store: Store, run: str) -> dict[str, Any] | None:
     """Give the record that counts: the last one that is whole."""
     keys = [key for key in store.list(f"runs/{run}/closed") if re.fullmatch(r"closed(-\d+)?\.json", key.rsplit("/", 1)[1])]
-    records = (artifact.opened(store.read(_kept(run, "closed", "json", number))) for number in range(len(keys), 0, -1))
+    records = (artifact.unsealed(store, _kept(run, "closed", "json", number)) for number in range(len(keys), 0, -1))
     return next(filter(None, records), None)
 
 
@@ -106,7 +106,7 @@ def _keep(store: Store, record: dict[str, Any], page: str) -> dict[str, Any]:
         made = {**record, "at": at, "report": _kept(run, "report", "html", number)}
         key = _kept(run, "closed", "json", number)
         if not store.create(key, artifact.seal(made)):
-            there = artifact.opened(store.read(key))
+            there = artifact.unsealed(store, key)
             if there is None or {**there, "at": at} != made:
                 number += 1
                 continue

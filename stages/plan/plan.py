@@ -87,7 +87,7 @@ def write(made: Plan) -> str:
 def last_record(store: Store, name: str) -> dict[str, Any]:
     """Give the newest run's record of a config, by its name."""
     for key in reversed([key for key in store.list("runs/") if key.endswith("/record.json")]):
-        record = artifact.opened(store.read(key))
+        record = artifact.unsealed(store, key)
         if record is None:
             log.warning("record.damaged", key=key)
         elif record["name"] == name:

@@ -116,11 +116,9 @@ def _recorded(run: Run, name: str) -> tuple[str, dict[str, Any] | None]:
     """Find the record of a trial that was finished but not told, as its worker was killed in between; else where to put one."""
     for number in itertools.count():
         key = f"{name}-{number}.json"
-        try:
-            record = artifact.opened(run.store.read(key))
-        except KeyError:
+        if run.store.head(key) is None:
             return key, None
-        if record:
+        if record := artifact.unsealed(run.store, key):
             return key, record
         log.warning("trial.damaged", record=key, so="this trial is fitted again")
     raise AssertionError

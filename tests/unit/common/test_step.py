@@ -13,7 +13,7 @@ import pytest
 
 from stages.common import address, artifact, checkpoint, config, contract, log, registry, step
 from stages.common.errors import ConfigError, DataError, Interrupted, MissingInput, NotNow, OutOfMemory, SurefootError, UsageError
-from stages.common.store import Store, open_store
+from stages.common.store import Store, Unreadable, open_store
 from tests import programs
 from tests.toy import work
 from tests.toy.fixtures import toy
@@ -594,6 +594,21 @@ def test_a_step_whose_walk_is_gone_before_it_began_does_not_begin(toy: Pipeline)
 
 
 # --- checkpoints ---
+
+
+def test_a_state_that_its_server_cannot_read_does_not_count(toy: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = checkpoint.Checkpoint(toy.store, "fit", 60)
+    for state in (b"one", b"two"):
+        saved.save(state)
+    real = toy.store.read
+
+    def read(key: str) -> bytes:
+        if key == "scratch/fit-1":
+            raise Unreadable("the answer broke off")
+        return real(key)
+
+    monkeypatch.setattr(toy.store, "read", read)
+    assert checkpoint.Checkpoint(toy.store, "fit", 60).load() == b"one"
 
 
 def test_the_newest_whole_state_is_loaded(toy: Pipeline) -> None:
