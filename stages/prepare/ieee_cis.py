@@ -1,0 +1,674 @@
+"""A table of the shape of IEEE-CIS, for all who have no copy of it: its columns, gaps, drift, clients and fraud, and none of its rows.
+
+Clients come first: cards with habits, born and gone over half a year, a few of them compromised. Three hidden traits say how a row looks:
+its account, its velocity and the event itself. Every column is a noisy view of them, cut at the shares that ieee_cis.json holds.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+DAYS = 182  # TransactionDT counts seconds; its first day is day 1
+FIRST, LAST = 86_400, 15_811_131  # seconds
+PRODUCTS = ("W", "C", "R", "H", "S")
+W, C, R, H, S = range(5)
+# Periods start on these days; a share of all rows falls in each, and in each a share of its rows is C, R, H or S.
+STARTS = (1, 13, 31, 61, 91, 121, 151, 183)
+PERIODS = (0.10, 0.13, 0.154, 0.154, 0.154, 0.154, 0.154)
+MIX = {
+    C: (0.116,) * 7,
+    R: (0.12, 0.21, 0.038, 0.028, 0.030, 0.030, 0.034),
+    H: (0.115, 0.205, 0.028, 0.020, 0.021, 0.022, 0.025),
+    S: (0.020,) * 7,
+}
+# Rows per hour of the day, and fraud there as a ratio to the mean.
+HOURS = (6.4, 5.7, 4.5, 3.2, 2.1, 1.1, 0.5, 0.25, 0.1, 0.15, 0.25, 0.6, 1.3, 2.6, 4.3, 5.6, 6.8, 7.4, 7.7, 7.7, 7.6, 7.3, 7.1, 6.8)
+HOURS_FRAUD = (1, 0.95, 1, 1.05, 1.3, 1.7, 2.2, 2.8, 3.0, 2.7, 1.9, 1.3, 0.75, 0.6, 0.55, 0.65, 0.85, 1, 1.05, 1.05, 1.05, 1.1, 1.1, 1.1)
+# By product: share of clients who come back, of compromised clients the share that looks it, and where their traits then lie.
+LASTING = np.array([0.27, 0.13, 0.05, 0.05, 0.08])
+BLATANT = np.array([0.22, 0.62, 0.55, 0.55, 0.55])
+BLATANT_TRAITS = (2.3, 2.3, 1.4)  # account, velocity, event, in standard deviations
+SUBTLE_TRAITS = (0.65, 0.6, 0.45)
+PERSISTENCE = 0.88  # of a compromised client's rows after the first fraud are fraud
+LATE = 0.25  # of compromised clients with several rows were legit at first
+UNPUBLISHED = {
+    "id_23": {"values": [["IP_PROXY:TRANSPARENT", 3500], ["IP_PROXY:ANONYMOUS", 1070], ["IP_PROXY:HIDDEN", 600]], "others": [0, 0]},
+    "id_27": {"values": [["Found", 5155], ["NotFound", 14]], "others": [0, 0]},
+}
+FLOATS = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@cache
+def numbers() -> dict[str, Any]:
+    """Give what tests/fit_ieee_cis.py has fitted."""
+    found: dict[str, Any] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+    return found
+
+
+@dataclass
+class Rows:
+    """The rows in order of time, before they have columns."""
+
+    rng: np.random.Generator
+    product: NDArray[np.int8]
+    client: Ints
+    clients: int
+    born: Ints  # day on which the client was first seen, at or before its first row
+    day: Ints
+    seconds: Ints
+    fraud: NDArray[np.bool_]
+    account: FLOATS
+    velocity: FLOATS
+    event: FLOATS
+    known: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.product)
+
+    def noise(self) -> FLOATS:
+        """Draw anew for every row."""
+        return self.rng.standard_normal(len(self), dtype=np.float32)
+
+    def habit(self) -> FLOATS:
+        """Draw anew for every client, and give it to all its rows."""
+        return self.rng.standard_normal(self.clients, dtype=np.float32)[self.client]
+
+    def chance(self) -> FLOATS:
+        """Draw a share of 1 for every client, and give it to all its rows."""
+        return self.rng.random(self.clients, dtype=np.float32)[self.client]
+
+    def view(self, account: float = 0, velocity: float = 0, event: float = 0, habit: float = 0.5) -> FLOATS:
+        """See the traits through noise, of which a share is the client's habit; about 1 wide."""
+        rest = max(0.05, 1 - account**2 - velocity**2 - event**2)
+        seen = np.float32((rest * habit) ** 0.5) * self.habit() + np.float32((rest * (1 - habit)) ** 0.5) * self.noise()
+        for weight, trait in ((account, self.account), (velocity, self.velocity), (event, self.event)):
+            if weight:
+                seen += np.float32(weight) * trait
+        return seen
+
+
+def tables(rows: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Make train_transaction and train_identity, in Kaggle's order and with the types that pandas finds in Kaggle's files."""
+    found = _rows(np.random.default_rng(seed), rows)
+    columns: dict[str, Any] = {
+        "TransactionID": np.arange(rows) + 2_987_000,
+        "isFraud": found.fraud.astype(np.int64),
+        "TransactionDT": found.seconds,
+        "TransactionAmt": _amounts(found),
+        "ProductCD": _texts(PRODUCTS, found.product),
+    }
+    columns |= _cards(found) | _places(found) | _counts(found) | _days(found) | _matches(found) | _vesta(found)
+    frame = pd.DataFrame(columns, copy=False)
+    return frame, _identity(found)
+
+
+def write(rows: int, seed: int, folder: Path) -> None:
+    """Write both tables as Kaggle's files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frame in zip(("transaction", "identity"), tables(rows, seed), strict=True):
+        frame.to_csv(folder / f"train_{name}.csv", index=False, lineterminator="\n")
+
+
+# Who pays, and when
+
+
+def _rows(rng: np.random.Generator, rows: int) -> Rows:
+    """Draw clients and their visits by product, choose who is compromised, and put all in order of time."""
+    shares = np.array([numbers()["products"][name][0] for name in PRODUCTS], dtype=np.float64)
+    ends = np.round(np.cumsum(shares / shares.sum()) * rows).astype(np.int64)
+    parts = [_visits(rng, product, count) for product, count in enumerate(np.diff(ends, prepend=0))]
+    product = np.repeat(np.arange(5, dtype=np.int8), [len(part[0]) for part in parts])
+    client = np.concatenate([part[0] + sum(p[3] for p in parts[:number]) for number, part in enumerate(parts)])
+    time, born = (np.concatenate([part[column] for part in parts]) for column in (1, 2))
+    clients = sum(part[3] for part in parts)
+
+    order = np.lexsort((time, client))
+    product, client, time, born = product[order], client[order], time[order], born[order]
+    fraud, state = _compromised(rng, product, client, clients, time)
+    hour = rng.choice(24, rows, p=np.array(HOURS) / sum(HOURS))
+    rate = np.array(HOURS) * HOURS_FRAUD
+    hour = np.where(fraud, rng.choice(24, rows, p=rate / rate.sum()), hour)
+    day = np.floor(time).astype(np.int64)
+    same = np.r_[False, (client[1:] == client[:-1]) & (time[1:] == time[:-1])]  # the same visit
+    starts = np.maximum.accumulate(np.where(same, 0, np.arange(rows)))
+    within = hour * 3600 + rng.integers(0, 3600, rows)
+    wait = np.where(same, rng.exponential(400, rows), 0).astype(np.int64)
+    passed = np.cumsum(wait)
+    seconds = np.minimum(day * 86_400 + within[starts] + passed - passed[starts], LAST - rng.integers(0, 3600, rows))
+
+    traits = _traits(rng, product, client, clients, fraud, state)
+    order = np.argsort(seconds, kind="stable")
+    seconds = seconds[order]
+    seconds[0], seconds[-1] = FIRST, LAST
+    first_day = (np.floor(born)).astype(np.int64)
+    taken = (array[order] for array in (product, client, first_day, fraud, *traits))
+    product, client, first_day, fraud, account, velocity, event = taken
+    day = seconds // 86_400
+    return Rows(rng, product, client, clients, np.minimum(first_day, day), day, seconds, fraud, account, velocity, event)
+
+
+def _visits(rng: np.random.Generator, product: int, rows: int) -> tuple[Ints, NDArray[np.float64], NDArray[np.float64], int]:
+    """Give as many rows of one product: client, day with its fraction, the client's first day, and the number of clients."""
+    many = rows + 20
+    lasting = rng.random(many) < LASTING[product]
+    born = np.where(lasting, rng.uniform(-458, DAYS, many), rng.uniform(0, DAYS, many))
+    life = np.where(lasting, rng.exponential(260, many), 0)
+    start, stop = np.maximum(born, 0), np.minimum(born + life, DAYS)
+    rate = np.exp(rng.normal(np.log(1 / 34), 0.9, many))  # visits per day
+    later = rng.poisson(rate * np.maximum(stop - start, 0))
+    visits = later + (born >= 0)
+    client = np.repeat(np.arange(many), visits)
+    is_first = np.r_[True, client[1:] != client[:-1]] & (born[client] >= 0)
+    time = np.where(is_first, born[client], start[client] + rng.random(len(client)) * (stop - start)[client])
+    repeats = rng.geometric(1 / 1.32, len(client))
+    client, time = np.repeat(client, repeats)[:rows], np.repeat(time, repeats)[:rows]
+    shares = np.array(PERIODS) * (1 - sum(np.array(part) for part in MIX.values()) if product == W else np.array(MIX[product]))
+    knots = np.r_[0, np.cumsum(shares) / shares.sum()] * DAYS
+
+    def calendar(value: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(value < 0, value + 1, np.interp(value, knots, STARTS))
+
+    names, client = np.unique(client, return_inverse=True)
+    return client, np.minimum(calendar(time), DAYS + 0.999), calendar(born[names])[client], len(names)
+
+
+def _compromised(
+    rng: np.random.Generator, product: NDArray[np.int8], client: Ints, clients: int, time: NDArray[np.float64]
+) -> tuple[NDArray[np.bool_], Ints]:
+    """Choose compromised clients until fraud has its share of each product's rows; give fraud, and each client's state.
+
+    The state is 0 for clients never compromised, 1 for those from their first row on, 2 for those who were legit before.
+    """
+    rows = len(client)
+    size = np.bincount(client, minlength=clients)
+    begin = np.cumsum(size) - size
+    late = (rng.random(clients) < LATE) & (size > 1)
+    since = np.where(late, 1 + np.floor(rng.random(clients) * (size - 1)), 0).astype(np.int64)
+    place = np.arange(rows) - begin[client]
+    would = (place == since[client]) | ((place > since[client]) & (rng.random(rows) < PERSISTENCE))
+    early = time[begin] < STARTS[2]
+    weight = np.minimum(size, 6) ** 0.35 * np.where(early, 0.72, 1.0)
+    lot = rng.exponential(1, clients) / weight
+    cost = np.bincount(client, weights=would, minlength=clients)
+    state = np.zeros(clients, dtype=np.int64)
+    total = sum(count * fraud for count, fraud, _ in numbers()["products"].values()) / numbers()["rows"]
+    for number, name in enumerate(PRODUCTS):
+        mine = np.flatnonzero(product[begin] == number)
+        mine = mine[np.argsort(lot[mine])]
+        wanted = numbers()["products"][name][1] * 0.03499 / total * np.sum(size[mine])
+        chosen = mine[np.cumsum(cost[mine]) <= wanted]
+        state[chosen] = 1 + late[chosen]
+    return would & (state > 0)[client], state
+
+
+def _traits(
+    rng: np.random.Generator, product: NDArray[np.int8], client: Ints, clients: int, fraud: NDArray[np.bool_], state: Ints
+) -> tuple[FLOATS, FLOATS, FLOATS]:
+    """Draw account (the client's alone), velocity (in part the client's) and event (the row's) for every row."""
+    kind = np.zeros(clients, dtype=np.int8)
+    kind[client] = product
+    blatant = rng.random(clients) < BLATANT[kind]
+    blatant |= rng.random(clients) < 0.0
+    shift = np.where(blatant[:, None], BLATANT_TRAITS, SUBTLE_TRAITS).astype(np.float32)
+    account = rng.standard_normal(clients, dtype=np.float32) + shift[:, 0] * (state == 1)
+    lasting = rng.standard_normal(clients, dtype=np.float32)
+    velocity = 0.7 * lasting[client] + 0.714 * rng.standard_normal(len(client), dtype=np.float32) + shift[client, 1] * fraud
+    event = rng.standard_normal(len(client), dtype=np.float32) + shift[client, 2] * fraud
+    return account[client], velocity.astype(np.float32), event.astype(np.float32)
+
+
+# Columns
+
+
+def _texts(names: Sequence[Any], codes: NDArray[Any]) -> Any:
+    """Give a column of text; code -1 is a missing value."""
+    return pd.array([str(name) for name in names], dtype="str").take(codes.astype(np.int64), allow_fill=True)
+
+
+def _cut(view: FLOATS, shares: Any) -> Ints:
+    """Cut a view into classes of these shares, lowest first; the shares hold to a fraction of a percent."""
+    levels = np.cumsum(np.asarray(shares, dtype=np.float64))
+    sample = view[:: max(1, len(view) // 40_000)]
+    return np.searchsorted(np.quantile(sample, np.minimum(levels[:-1] / levels[-1], 1)).astype(np.float32), view) if len(view) else np.zeros(0, np.int64)
+
+
+def _curve(view: FLOATS, levels: Sequence[float], values: Sequence[float]) -> NDArray[np.float64]:
+    """Map a view to values by its quantiles, straight between them."""
+    if not len(view):
+        return np.zeros(0)
+    sample = view[:: max(1, len(view) // 40_000)]
+    return np.interp(view, np.quantile(sample, levels), values)
+
+
+def _present(rows: Rows, name: str, chance: FLOATS, shares: dict[int, Any]) -> NDArray[np.bool_]:
+    """Choose the rows that have a value: shares by product (and period, where they drift), moved so that the whole is as published."""
+    wanted = 1 - numbers()["missing"][name] / 100 if name[0] != "V" else 1 - _block_missing(name) / 100
+    table = np.zeros((5, len(PERIODS)))
+    for product, share in shares.items():
+        table[product] = share
+    cells = rows.known.setdefault("cell", _cells(rows))
+    weight = np.bincount(cells, minlength=table.size).reshape(table.shape) / len(rows)
+    low, high = -8.0, 8.0
+    fixed = (table <= 0) | (table >= 1)
+    odds = np.log(np.clip(table, 1e-9, 1 - 1e-9) / np.clip(1 - table, 1e-9, 1))
+    for _ in range(50):
+        middle = (low + high) / 2
+        moved = np.where(fixed, table, 1 / (1 + np.exp(-odds - middle)))
+        low, high = (middle, high) if np.sum(moved * weight) < wanted else (low, middle)
+    found: NDArray[np.bool_] = chance < moved.ravel()[cells]
+    return found
+
+
+def _cells(rows: Rows) -> Ints:
+    period = np.searchsorted(STARTS[1:-1], rows.day, side="right")
+    return rows.product.astype(np.int64) * len(PERIODS) + period
+
+
+def _block_missing(name: str) -> float:
+    number = int(name[1:])
+    return float(next(block["missing"] for block in numbers()["v"]["blocks"] if any(column[0] == number for column in block["columns"])))
+
+
+def _with_gaps(values: NDArray[Any], present: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return np.where(present, values, np.nan).astype(np.float64)
+
+
+def _amounts(rows: Rows) -> NDArray[np.float64]:
+    """Draw amounts in dollars; of a client's, half are its usual one."""
+    middle = np.log(np.array([79.0, 32, 125, 50, 35]))[rows.product]
+    wide = np.array([0.85, 0.85, 0.6, 0.55, 0.9])[rows.product]
+    usual = rows.habit()
+    again = rows.rng.random(len(rows)) < 0.5
+    spread = np.where(again & ~rows.fraud, 0.0, 0.75 * rows.noise() + 0.3 * rows.event)
+    raw = np.exp(middle + wide * (0.75 * usual + spread))
+    rows.known["usual"] = np.exp(middle + wide * 0.75 * usual).astype(np.float32)
+    ending = rows.chance()
+    whole = np.maximum(np.round(raw), 1)
+    foreign = np.where(ending < 0.91, np.round(raw, 3), np.round(raw, 2))
+    domestic = np.select([ending < 0.51, ending < 0.8, ending < 0.87], [whole, whole - 0.05, whole - 0.5], np.round(raw, 2))
+    amount = np.select([rows.product == C, rows.product == W], [foreign, domestic], whole)
+    rows.known["amount"] = amount.astype(np.float32)
+    return np.clip(np.round(amount, 3), 0.251, 31_937.391)
+
+
+def _cards(rows: Rows) -> dict[str, Any]:
+    """Give every client a card; card2 to card6 follow from card1."""
+    rng, cards = rows.rng, numbers()["cards"]
+    top = np.array(cards["card1"])
+    ranks, counts = np.array(cards["card1_by_rank"]).T
+    tail = np.round(np.interp(np.arange(len(top), ranks[-1] + 1), ranks, counts)).astype(np.int64)
+    count = np.r_[top[:, 1].astype(np.int64), tail]
+    numbers_left = np.setdiff1d(np.arange(1000, 18_397), top[:, 0].astype(np.int64))
+    card1 = np.r_[top[:, 0].astype(np.int64), rng.choice(numbers_left, len(tail), replace=False)]
+    rate = np.log(np.r_[np.maximum(top[:, 2], 0.002), np.full(len(tail), 0.035)])
+    rate = (rate - np.log(0.03)) / 0.7 + np.r_[np.zeros(len(top)), rng.normal(0, 1, len(tail))]
+    kinds, abroad = _card_kinds(rng, count, rate)
+
+    size = np.bincount(rows.client, minlength=rows.clients)
+    quota = rng.multivariate_hypergeometric(count * 1, len(rows), method="marginals") if len(rows) <= count.sum() else count * len(rows) // count.sum()
+    card = np.full(rows.clients, -1)
+    product = np.zeros(rows.clients, dtype=np.int8)
+    product[rows.client] = rows.product
+    account = np.zeros(rows.clients, dtype=np.float32)
+    account[rows.client] = rows.account
+    foreign = (product == C) != (rng.random(rows.clients) < 0.03)
+    for is_foreign in (False, True):
+        mine, those = np.flatnonzero(foreign == is_foreign), np.flatnonzero(abroad == is_foreign)
+        # Rare cards get clients of one row, so that the tail keeps its length; the others lie along a line, by how they look.
+        once = rng.permutation(mine[size[mine] == 1])
+        rare = those[np.argsort(quota[those], kind="stable")]
+        rare = rare[: np.searchsorted(np.cumsum(quota[rare]), 0.6 * len(once))]
+        slots = np.repeat(rare, quota[rare])
+        card[once[: len(slots)]] = slots
+        mine = mine[card[mine] < 0]
+        mine = mine[np.argsort(0.45 * account[mine] + rng.standard_normal(len(mine)))]
+        those = np.setdiff1d(those, rare)
+        those = those[np.argsort(0.8 * rate[those] + 0.6 * rng.standard_normal(len(those)))]
+        ends = np.cumsum(quota[those]) / max(1, quota[those].sum())
+        place = (np.cumsum(size[mine]) - size[mine] / 2) / max(1, size[mine].sum())
+        card[mine] = those[np.minimum(np.searchsorted(ends, place), len(those) - 1)]
+    rows.known["card"] = card
+    row_card = card[rows.client]
+    columns: dict[str, Any] = {"card1": card1[row_card]}
+    for name, chosen in kinds.items():
+        values = [value for value, _, _ in cards[name]]
+        if name in {"card4", "card6"}:
+            columns[name] = _texts(values, np.where(chosen == len(values) - 1, -1, chosen)[row_card])
+        else:
+            columns[name] = np.array([np.nan if value is None else value for value in values])[chosen][row_card]
+    return columns
+
+
+def _card_kinds(rng: np.random.Generator, count: Ints, rate: NDArray[np.float64]) -> tuple[dict[str, Ints], NDArray[np.bool_]]:
+    """Give every card its card2 to card6 (places in the lists of the numbers), and say which are foreign."""
+    kinds: dict[str, Ints] = {}
+    cards = numbers()["cards"]
+    abroad = np.zeros(len(count), dtype=bool)
+    for name in ("card3", "card2", "card4", "card5", "card6"):
+        shares = np.array([rows for _, rows, _ in cards[name]], dtype=np.float64)
+        risk = np.argsort([fraud for _, _, fraud in cards[name]], kind="stable")
+        order = np.argsort(0.7 * rate + 0.7 * rng.standard_normal(len(count)))
+        ends = np.cumsum(shares[risk]) / shares.sum()
+        place = (np.cumsum(count[order]) - count[order] / 2) / count.sum()
+        kinds[name] = np.empty(len(count), dtype=np.int64)
+        kinds[name][order] = risk[np.searchsorted(ends, place).clip(0, len(risk) - 1)]
+        if name == "card3":
+            abroad = kinds[name] != 0
+    return kinds, abroad
+
+
+def _places(rows: Rows) -> dict[str, Any]:
+    """Give addresses, distances and emails, most of them the client's own."""
+    rng = rows.rng
+    sizes = np.array(numbers()["addr1"], dtype=np.float64)
+    values = rng.permutation(np.arange(100, 541))[: len(sizes)].astype(np.float64)
+    card = rows.known["card"]
+    home = rng.choice(len(sizes), card.max() + 1, p=sizes / sizes.sum())[card]
+    away = rng.choice(len(sizes), rows.clients, p=sizes / sizes.sum())
+    addr1 = values[np.where(rng.random(rows.clients) < 0.35, home, away)][rows.client]
+    addr2 = rng.choice([87.0, 60, 96, 32, 65, 16, 31, 19, 26, 27], rows.clients, p=[0.991, 0.0055, 0.001, 0.0005, 0.0005, *[0.0003] * 5])[rows.client]
+    has_address = _present(rows, "addr1", rows.chance(), {W: 0.998, C: 0.055, R: 0.99, H: 0.99, S: 0.9})
+    dist1 = np.floor(_curve(rows.view(event=0.1, habit=0.85), (0, 0.1, 0.5, 0.75, 0.9, 0.97, 1), (0, 1, 8, 24, 150, 900, 10_286)))
+    dist2 = np.floor(_curve(rows.view(event=0.15, habit=0.8), (0, 0.1, 0.5, 0.75, 0.9, 0.97, 1), (0, 5, 37, 206, 700, 1500, 11_623)))
+    columns = {
+        "addr1": _with_gaps(addr1, has_address),
+        "addr2": _with_gaps(addr2, has_address),
+        "dist1": _with_gaps(dist1, _present(rows, "dist1", rows.chance(), {W: (0.52, 0.52, 0.53, 0.55, 0.56, 0.56, 0.56)})),
+        "dist2": _with_gaps(dist2, _present(rows, "dist2", rows.chance(), {C: 0.1, R: 0.4, H: 0.4, S: 0.4})),
+    }
+    view = rows.view(account=0.3, habit=1)
+    has = {
+        "P_emaildomain": _present(rows, "P_emaildomain", rows.chance(), {W: 0.81, C: 0.97, R: 0.95, H: 0.93, S: 0.6}),
+        "R_emaildomain": _present(rows, "R_emaildomain", rows.chance(), {C: 0.96, R: 0.94, H: 0.93, S: 0.4}),
+    }
+    for name, present in has.items():
+        columns[name] = _category(rows, name, view + 0.2 * rows.habit(), present)
+    return columns
+
+
+def _category(rows: Rows, name: str, view: FLOATS, present: NDArray[np.bool_], others: Callable[[int], str] = "other {}".format) -> Any:
+    """Give a column of text with the published shares; the order in which a view rises through the values is chosen once."""
+    given = numbers()["categories"].get(name) or UNPUBLISHED[name]
+    count, left = given["others"]
+    names = [value for value, _ in given["values"]] + [others(number) for number in range(count)]
+    shares = np.r_[[share for _, share in given["values"]], left * _zipf(count)]
+    order = np.random.default_rng(len(names)).permutation(len(names))
+    codes = np.full(len(rows), -1)
+    codes[present] = order[_cut(view[present], shares[order])]
+    return _texts(names, codes)
+
+
+def _zipf(count: int) -> NDArray[np.float64]:
+    weights = 1 / (np.arange(count) + 20.0)
+    return np.asarray(weights / weights.sum()) if count else np.zeros(0)
+
+
+def _counts(rows: Rows) -> dict[str, Any]:
+    """Give C1 to C14: counts that rise together with velocity; some are zero in W, some elsewhere."""
+    levels = (0, 0.53, 0.70, 0.78, 0.84, 0.88, 0.92, 0.95, 0.97, 0.99, 0.997, 0.9995, 1)
+    values = (1, 1.99, 2.99, 3.99, 6, 9, 16, 30, 60, 150, 600, 2000, 4685)
+    lowered = (0, 0.99, 1.5, 2.99, 4, 6, 11, 20, 40, 100, 450, 1500, 2253)
+    common = rows.view(account=0.25, velocity=0.4, habit=0.8)
+    calm = rows.view(account=-0.1, velocity=0.15, habit=0.9)
+    is_w = rows.product == W
+
+    def count(share: float, own: FLOATS, values: Sequence[float]) -> NDArray[np.float64]:
+        return np.floor(_curve(np.float32(share) * common + np.float32((1 - share**2) ** 0.5) * own, levels, values))
+
+    columns: dict[str, Any] = {}
+    for number in range(1, 15):
+        own = rows.noise() if number != 13 else calm
+        if number in {1, 2, 11}:
+            column = count(0.95, own, values)
+        elif number in {6, 14}:
+            column = count(0.9, own, lowered)
+        elif number == 13:
+            column = count(0.55, own, [2.5 * value for value in values])
+        elif number == 3:
+            column = np.where((rows.rng.random(len(rows)) < 0.016) & ~is_w, 1, 0)
+        elif number in {5, 9}:
+            column = np.where(is_w, np.floor(_curve(-0.3 * common + own, (0, 0.4, 0.65, 0.8, 0.9, 0.99, 1), (0, 0.99, 2, 4, 8, 40, 349))), 0)
+        else:
+            column = np.where(is_w, 0, np.floor(_curve(0.7 * common + 0.7 * own, levels, lowered)))
+        columns[f"C{number}"] = column.astype(np.float64)
+    return columns
+
+
+def _days(rows: Rows) -> dict[str, Any]:
+    """Give D1 to D15: days since the client did this or that. A client's day minus D1 never changes."""
+    rng = rows.rng
+    zero = np.zeros(len(rows))
+    d1 = (rows.day - rows.born).clip(0, 640).astype(np.float64)
+    order = np.lexsort((rows.seconds, rows.client))
+    gap = np.full(len(rows), -1.0)
+    gap[order[1:]] = np.where(rows.client[order][1:] == rows.client[order][:-1], np.diff(rows.day[order]), -1)
+    before = np.floor(np.minimum(rng.exponential(30, len(rows)), d1))  # an old client's previous row was before the table began
+    d3 = np.where(gap >= 0, gap, before)
+    lot = rng.random(len(rows))
+    has_d2 = np.where(d1 > 0, lot < 0.9425, lot < 0.053)
+    d2 = np.where((d1 > 0) & (lot > 0.885), d1 + np.ceil(rng.exponential(30, len(rows))), d1)
+    has_d3 = np.where(d1 > 0, rng.random(len(rows)) < 0.975, rng.random(len(rows)) < 0.12)
+    has_d1 = rows.rng.random(len(rows)) >= 0.0021488
+    rows.known["has_d1"] = has_d1
+
+    def anchored(equal: float, later: float) -> NDArray[np.float64]:
+        """Count from the client's first day, from a later one, or from an earlier one."""
+        lot = rows.chance()
+        moved = np.where(lot < equal, 0, np.where(lot < equal + later, -np.floor(640 * rows.chance() ** 2), np.floor(-120 * np.log(rows.chance()))))
+        return np.maximum(d1 + moved, 0).clip(0, 876)
+
+    early = (0.03, 0.03, 0.2, 0.2, 0.2, 0.2, 0.2)
+    chance = rows.chance()
+    rows.known["chance RHS"] = chance
+    rhs = {W: 0.99, C: 0.99, R: early, H: early, S: early}
+    has: dict[str, NDArray[np.bool_]] = {"D10": _present(rows, "V12", chance, rhs), "V53": _present(rows, "V53", chance, rhs)}
+    has["D15"] = _present(rows, "D15", chance, rhs | {W: 0.975, C: 0.97})
+    matched = rows.chance()
+    rows.known["chance M"] = matched
+    share_m = np.array([0.55, 0.55, 0.525, 0.63, 0.89, 0.91, 0.91])
+    rows.known["M1"] = _present(rows, "M1", matched, {W: share_m})
+    has["D11"] = _present(rows, "D11", matched, {W: share_m - 0.02})
+    third = rows.chance()
+    rows.known["M6"] = _present(rows, "M6", third, {W: 0.96})
+    has["D4"] = _present(rows, "D4", third, {W: 0.96, C: 0.02, R: 0.02, H: 0.02, S: 0.02})
+    rows.known |= has
+    has["D5"] = has_d3 & (rng.random(len(rows)) < 0.475 / max(0.01, has_d3.mean()))
+    hours = (rows.seconds // 3600) % 24
+    d9 = np.round(hours / 24, 6)
+    rows.known["D8"] = _present(rows, "D8", rows.chance(), {C: 0.45, R: 0.55, H: 0.6, S: 0.5})
+    long = np.floor(_curve(rows.view(event=-0.2, account=-0.2), (0, 0.2, 0.5, 0.75, 0.95, 1), (0, 6, 38, 190, 700, 1707)))
+
+    def rare(name: str, shares: dict[int, Any], zero_share: float, account: float) -> NDArray[np.float64]:
+        view = rows.view(account=account)
+        levels = (0, zero_share, zero_share + 0.3 * (1 - zero_share), 0.95, 1)
+        return _with_gaps(np.floor(_curve(view, levels, (0, 0.99, 20, 400, 843))), _present(rows, name, rows.chance(), shares))
+
+    columns = {
+        "D1": _with_gaps(d1, has_d1),
+        "D2": _with_gaps(d2, has_d2 & has_d1),
+        "D3": _with_gaps(d3, has_d3 & has_d1),
+        "D4": _with_gaps(anchored(0.55, 0.25), has["D4"]),
+        "D5": _with_gaps(np.where(rng.random(len(rows)) < 0.6, d3, d3 + np.floor(rng.exponential(8, len(rows)))), has["D5"] & has_d1),
+        "D6": rare("D6", {C: 0.9, R: 0.1, H: 0.15, S: 0.2}, 0.5, -0.25),
+        "D7": rare("D7", {C: 0.4, R: 0.1, H: 0.1, S: 0.2}, 0.55, -0.35),
+        "D8": _with_gaps(np.round(long + d9, 6), rows.known["D8"]),
+        "D9": _with_gaps(d9, rows.known["D8"]),
+        "D10": _with_gaps(anchored(0.5, 0.35), has["D10"]),
+        "D11": _with_gaps(anchored(0.6, 0.2), has["D11"]),
+        "D12": rare("D12", {C: 0.9, R: 0.02, H: 0.02, S: 0.05}, 0.6, -0.3),
+        "D13": rare("D13", {C: 0.75, R: 0.1, H: 0.1, S: 0.1}, 0.75, -0.2),
+        "D14": rare("D14", {C: 0.75, R: 0.1, H: 0.1, S: 0.1}, 0.6, -0.2),
+        "D15": _with_gaps(anchored(0.5, 0.25), has["D15"]),
+    }
+    assert len(zero) == len(rows)
+    return columns
+
+
+def _matches(rows: Rows) -> dict[str, Any]:
+    """Give M1 to M9: whether names, addresses and the like match."""
+    share_7 = (0.28, 0.28, 0.31, 0.49, 0.74, 0.74, 0.775)
+    chance = rows.known["chance M"]
+    has = dict.fromkeys(("M1", "M2", "M3"), rows.known["M1"])
+    has["M4"] = _present(rows, "M4", _risky_chance(rows, -0.35), {W: 0.57, C: 0.9, S: 0.1})
+    has["M5"] = _present(rows, "M5", rows.chance(), {W: 0.545})
+    has["M6"] = rows.known["M6"]
+    has["M7"] = _present(rows, "M7", chance, {W: share_7})
+    has |= dict.fromkeys(("M8", "M9"), _present(rows, "M8", chance, {W: share_7}))
+    columns = {}
+    for name, present in has.items():
+        if name == "M4":
+            continue
+        loading = {"M3": -0.2, "M2": -0.15, "M5": 0.2, "M6": -0.2}.get(name, 0.1)
+        columns[name] = _category(rows, name, rows.view(account=loading, habit=0.6), present)
+    shares = {W: (0.66, 0.17, 0.17), C: (0.25, 0.15, 0.6), S: (0.5, 0.25, 0.25)}
+    view = rows.view(account=0.5, event=0.2, habit=0.6)
+    codes = np.full(len(rows), -1)
+    for product, cut in shares.items():
+        mine = has["M4"] & (rows.product == product)
+        codes[mine] = _cut(view[mine], cut)
+    columns["M4"] = _texts(("M0", "M1", "M2"), codes)
+    return {name: columns[name] for name in has}
+
+
+def _risky_chance(rows: Rows, account: float) -> FLOATS:
+    """Give a share of 1 that falls (or rises) with the account's trait."""
+    view = rows.view(account=account, habit=1)
+    return _curve(view, np.linspace(0, 1, 101), np.linspace(0, 1, 101)).astype(np.float32)
+
+
+def _vesta(rows: Rows) -> dict[str, Any]:
+    """Give V1 to V339 by their 15 blocks; the columns of a block are missing together."""
+    about = numbers()["v"]
+    chance = rows.known.setdefault("chance identity", rows.chance())
+    few = rows.chance()
+    others = {R: 0.99, H: 0.99, S: 0.99}
+    presence = {
+        1: rows.known["D11"], 12: rows.known["D10"], 35: rows.known["D4"], 53: rows.known["V53"], 75: rows.known["D15"],
+        95: rows.rng.random(len(rows)) >= 0.000532, 138: _present(rows, "V138", few, others), 143: _present(rows, "V143", few, others),
+        167: _present(rows, "V167", chance, {C: 0.84} | others), 169: _present(rows, "V169", chance, {C: 0.84} | others),
+        217: _present(rows, "V217", chance, {C: 0.7} | others), 220: _present(rows, "V220", chance, {C: 0.86} | others),
+        279: rows.rng.random(len(rows)) >= 0.00002, 281: rows.known["has_d1"], 322: _present(rows, "V322", few, others),
+    }  # fmt: skip
+    money = {number for first, last in about["money"] for number in range(first, last + 1)}
+    late = ((rows.day - 1) / DAYS).astype(np.float32)
+    columns: dict[str, Any] = {}
+    for block in about["blocks"]:
+        has = np.flatnonzero(presence[block["columns"][0][0]])
+        columns |= _block(rows, block["columns"], has, late[has], money)
+    return {f"V{number}": columns[f"V{number}"] for number in range(1, 340)}
+
+
+def _block(rows: Rows, described: list[list[Any]], has: Ints, late: FLOATS, money: set[int]) -> dict[str, Any]:
+    """Give the columns of one block: how risky the row looks, a factor of the block, one of the group, and the column's own noise."""
+    first = numbers()["v"]["first_component"]
+    client, rng = rows.client[has], rows.rng
+    account, velocity = rows.account[has], rows.velocity[has]
+    unit = rows.known["usual"][has]
+    amount = rows.known["amount"][has]
+
+    def factor() -> FLOATS:
+        lasting = rng.standard_normal(rows.clients, dtype=np.float32)[client]
+        return np.float32(0.85) * lasting + np.float32(0.53) * rng.standard_normal(len(has), dtype=np.float32)
+
+    turns = {b: np.random.default_rng(b).uniform(0.3, 1.3) for _, b, *_ in described}
+    looks = {
+        b: np.float32(np.cos(turn)) * (account + np.float32(0.8) * rng.standard_normal(len(has), dtype=np.float32)) + np.float32(np.sin(turn)) * velocity
+        for b, turn in turns.items()
+    }
+    factors = {b: factor() for b in turns}
+    groups = {(b, g): factor() for _, b, g, *_ in described}
+    tail = np.array([3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100, 200, 400])
+    values = np.r_[0, 1, 2, tail]
+    columns: dict[str, Any] = {}
+    for number, b, g, zero, one, slope, early, at_end in described:
+        shared = np.float32(first[b] ** 0.5)
+        rest = np.float32((1 - first[b]) ** 0.5)
+        view = shared * (np.float32(0.7) * factors[b] + np.float32(0.71) * groups[b, g]) + rest * rng.standard_normal(len(has), dtype=np.float32)
+        loading = np.float32(early) + np.float32(at_end - early) * late
+        view += np.clip(np.float32(LOADING) * loading, -0.9, 0.9) * looks[b]
+        above = (1 - zero - one) * (tail / 2.0) ** -slope
+        count = values[_cut(view, np.diff(np.r_[0, zero, zero + one, 1 - above, 1]))].astype(np.float64)
+        if number in money:
+            count = np.round(count * np.where(number % 2, unit, amount), 4 if number % 3 else 2)
+        column = np.full(len(rows), np.nan)
+        column[has] = count
+        columns[f"V{number}"] = column
+    return columns
+
+
+LOADING = 0.5  # of a V column on how its row looks, per standard deviation between fraud and legit
+
+
+def _identity(rows: Rows) -> pd.DataFrame:
+    """Give the identity table: the rows that came with a device."""
+    share = {number: numbers()["products"][name][2] for number, name in enumerate(PRODUCTS)}
+    with_identity = _present(rows, "id_01", rows.known["chance identity"], share)
+    which = np.flatnonzero(with_identity)
+    n = len(which)
+    rng = rows.rng
+    missing = numbers()["missing"]
+    columns: dict[str, Any] = {}
+    shared = {}
+
+    def has(name: str, group: str) -> NDArray[np.bool_]:
+        """Columns of a group are missing in the same rows."""
+        key = f"{group} {missing[name]:.4f}"
+        chance = shared.setdefault(group, rows.chance())
+        if key not in shared:
+            wide: dict[int, Any] = {C: 0.93, R: 0.97, H: 0.97, S: 0.97}
+            rhs: dict[int, Any] = {C: 0.0, R: 0.95, H: 0.95, S: 0.9}
+            shares = {"screen": rhs, "14": rhs, "33": rhs}.get(group, wide)
+            shared[key] = _present(rows, name, chance, shares) if name != "id_09" else rows.known["D8"]
+        found: NDArray[np.bool_] = shared[key]
+        return found
+
+    numeric: dict[str, tuple[str, tuple[float, ...], tuple[float, ...]]] = {
+        "id_01": ("", (0.02, 0.03, 0.05, 0.09, 0.12, 0.54, 0.15), (-100, -50, -25, -20, -10, -5, 0)),
+        "id_03": ("3", (0.03, 0.92, 0.05), (-1, 0, 3)), "id_04": ("3", (0.02, 0.98), (-8, 0)),
+        "id_05": ("5", (0.03, 0.72, 0.1, 0.08, 0.07), (-2, 0, 2, 4, 11)), "id_06": ("5", (0.06, 0.08, 0.1, 0.76), (-40, -12, -5, 0)),
+        "id_07": ("7", (0.2, 0.5, 0.3), (0, 12, 29)), "id_08": ("7", (0.3, 0.4, 0.3), (-54, -33, -15)),
+        "id_09": ("9", (0.05, 0.85, 0.1), (-1, 0, 2)), "id_10": ("9", (0.06, 0.06, 0.88), (-22, -5, 0)),
+        "id_11": ("11", (0.95, 0.03, 0.02), (100, 95.08, 93.48)), "id_13": ("13", (0.05, 0.1, 0.35, 0.4, 0.1), (20, 33, 49, 52, 63)),
+        "id_14": ("14", (0.08, 0.15, 0.2, 0.5, 0.07), (-480, -420, -360, -300, 60)), "id_17": ("17", (0.57, 0.4, 0.03), (166, 225, 102)),
+        "id_18": ("18", (0.55, 0.25, 0.1, 0.1), (15, 13, 12, 18)), "id_19": ("19", (0.2, 0.3, 0.15, 0.15, 0.2), (266, 410, 427, 529, 312)),
+        "id_20": ("20", (0.35, 0.15, 0.2, 0.3), (507, 222, 325, 533)), "id_21": ("7", (0.5, 0.3, 0.2), (252, 228, 849)),
+        "id_22": ("7", (0.8, 0.1, 0.1), (14, 41, 33)), "id_24": ("24", (0.7, 0.2, 0.1), (11, 15, 16)),
+        "id_25": ("7", (0.4, 0.3, 0.3), (321, 205, 426)), "id_26": ("7", (0.4, 0.3, 0.3), (161, 184, 142)),
+        "id_32": ("screen", (0.08, 0.9, 0.02), (32, 24, 16)),
+    }  # fmt: skip
+    frame: dict[str, Any] = {"TransactionID": which + 2_987_000}
+    for number in range(1, 39):
+        name = f"id_{number:02d}"
+        if name == "id_02":
+            view = rows.view(event=0.15, habit=0.3)[which]
+            made = np.floor(_curve(view, (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1), (1, 12_000, 67_000, 125_800, 228_749, 550_000, 999_595)))
+            columns[name] = np.where(has(name, "2")[which], made, np.nan)
+        elif name in numeric:
+            group, shares, values = numeric[name]
+            loading = float(np.random.default_rng(number).choice([-1, 1])) * 0.22
+            codes = _cut(rows.view(account=loading, habit=0.6)[which], shares)
+            present = np.ones(n, dtype=bool) if number == 1 else has(name, group)[which]
+            columns[name] = np.where(present, np.array(values, dtype=np.float64)[codes], np.nan)
+        else:
+            group = {12: "", 23: "7", 27: "7", 30: "screen", 33: "33", 34: "screen", 18: "18"}.get(number, "11")
+            present = with_identity if number == 12 else has(name, group) & with_identity
+            view = rows.view(account=0.25, habit=0.7)
+            columns[name] = _category(rows, name, view, present, _screen).take(which)
+    for name in ("DeviceType", "DeviceInfo"):
+        present = has(name, "11" if name == "DeviceType" else "info") & with_identity
+        columns[name] = _category(rows, name, rows.view(account=0.3, habit=0.9), present, "device {} Build/NRD90M".format).take(which)
+    frame |= columns
+    del rng
+    return pd.DataFrame(frame, copy=False)
+
+
+def _screen(number: int) -> str:
+    return f"{800 + 7 * number}x{480 + 5 * number}"
