@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,22 +20,24 @@ FIRST, LAST = 86_400, 15_811_131  # seconds
 PRODUCTS = ("W", "C", "R", "H", "S")
 W, C, R, H, S = range(5)
 # Periods start on these days; a share of all rows falls in each, and in each a share of its rows is C, R, H or S.
-STARTS = (1, 13, 31, 61, 91, 121, 151, 183)
-PERIODS = (0.10, 0.13, 0.154, 0.154, 0.154, 0.154, 0.154)
+STARTS = (1, 13, 27, 31, 61, 91, 121, 151, 183)
+PERIODS = (0.10, 0.10, 0.03, 0.154, 0.154, 0.154, 0.154, 0.154)
+SECOND_MONTH = 31
 MIX = {
-    C: (0.116,) * 7,
-    R: (0.12, 0.21, 0.038, 0.028, 0.030, 0.030, 0.034),
-    H: (0.115, 0.205, 0.028, 0.020, 0.021, 0.022, 0.025),
-    S: (0.020,) * 7,
+    C: (0.116,) * 8,
+    R: (0.12, 0.23, 0.105, 0.0336, 0.032, 0.032, 0.0336, 0.037),
+    H: (0.114, 0.22, 0.105, 0.0252, 0.024, 0.024, 0.0252, 0.028),
+    S: (0.020,) * 8,
 }
 # Rows per hour of the day, and fraud there as a ratio to the mean.
 HOURS = (6.4, 5.7, 4.5, 3.2, 2.1, 1.1, 0.5, 0.25, 0.1, 0.15, 0.25, 0.6, 1.3, 2.6, 4.3, 5.6, 6.8, 7.4, 7.7, 7.7, 7.6, 7.3, 7.1, 6.8)
 HOURS_FRAUD = (1, 0.95, 1, 1.05, 1.3, 1.7, 2.2, 2.8, 3.0, 2.7, 1.9, 1.3, 0.75, 0.6, 0.55, 0.65, 0.85, 1, 1.05, 1.05, 1.05, 1.1, 1.1, 1.1)
 # By product: share of clients who come back, of compromised clients the share that looks it, and where their traits then lie.
-LASTING = np.array([0.27, 0.13, 0.05, 0.05, 0.08])
+LASTING = np.array([0.34, 0.2, 0.09, 0.09, 0.12])
 BLATANT = np.array([0.22, 0.62, 0.55, 0.55, 0.55])
 BLATANT_TRAITS = (2.3, 2.3, 1.4)  # account, velocity, event, in standard deviations
 SUBTLE_TRAITS = (0.65, 0.6, 0.45)
+HOME = 0.75  # of people live where most with their card do
 PERSISTENCE = 0.88  # of a compromised client's rows after the first fraud are fraud
 LATE = 0.25  # of compromised clients with several rows were legit at first
 UNPUBLISHED = {
@@ -53,6 +55,26 @@ def numbers() -> dict[str, Any]:
     return found
 
 
+class Deck(NamedTuple):
+    """All cards: number, rows in the whole table, log of the fraud rate (standardised), and card2 to card6."""
+
+    card1: Ints
+    count: Ints
+    rate: NDArray[np.float64]
+    kinds: dict[str, Ints]
+
+
+class Owners(NamedTuple):
+    """All clients: card (place in the deck), address (place in the list, or -1), first day, and how much they invite fraud."""
+
+    count: int
+    deck: Deck
+    card: Ints
+    address: Ints
+    born: Ints
+    risk: FLOATS
+
+
 @dataclass
 class Rows:
     """The rows in order of time, before they have columns."""
@@ -60,7 +82,7 @@ class Rows:
     rng: np.random.Generator
     product: NDArray[np.int8]
     client: Ints
-    clients: int
+    owners: Owners
     born: Ints  # day on which the client was first seen, at or before its first row
     day: Ints
     seconds: Ints
@@ -79,11 +101,11 @@ class Rows:
 
     def habit(self) -> FLOATS:
         """Draw anew for every client, and give it to all its rows."""
-        return self.rng.standard_normal(self.clients, dtype=np.float32)[self.client]
+        return self.rng.standard_normal(self.owners.count, dtype=np.float32)[self.client]
 
     def chance(self) -> FLOATS:
         """Draw a share of 1 for every client, and give it to all its rows."""
-        return self.rng.random(self.clients, dtype=np.float32)[self.client]
+        return self.rng.random(self.owners.count, dtype=np.float32)[self.client]
 
     def view(self, account: float = 0, velocity: float = 0, event: float = 0, habit: float = 0.5) -> FLOATS:
         """See the traits through noise, of which a share is the client's habit; about 1 wide."""
@@ -105,6 +127,9 @@ def tables(rows: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         "TransactionAmt": _amounts(found),
         "ProductCD": _texts(PRODUCTS, found.product),
     }
+    found.known["chance identity"] = found.chance()
+    shares = {number: numbers()["products"][name][2] for number, name in enumerate(PRODUCTS)}
+    found.known["identity"] = _present(found, "id_01", found.known["chance identity"], shares)
     columns |= _cards(found) | _places(found) | _counts(found) | _days(found) | _matches(found) | _vesta(found)
     frame = pd.DataFrame(columns, copy=False)
     return frame, _identity(found)
@@ -126,41 +151,43 @@ def _rows(rng: np.random.Generator, rows: int) -> Rows:
     ends = np.round(np.cumsum(shares / shares.sum()) * rows).astype(np.int64)
     parts = [_visits(rng, product, count) for product, count in enumerate(np.diff(ends, prepend=0))]
     product = np.repeat(np.arange(5, dtype=np.int8), [len(part[0]) for part in parts])
-    client = np.concatenate([part[0] + sum(p[3] for p in parts[:number]) for number, part in enumerate(parts)])
+    client = np.concatenate([part[0] + sum(len(p[2]) for p in parts[:number]) for number, part in enumerate(parts)])
     time, born = (np.concatenate([part[column] for part in parts]) for column in (1, 2))
-    clients = sum(part[3] for part in parts)
+    client, owners = _owners(rng, product, client, np.floor(born).astype(np.int64))
 
     order = np.lexsort((time, client))
-    product, client, time, born = product[order], client[order], time[order], born[order]
-    fraud, state = _compromised(rng, product, client, clients, time)
-    hour = rng.choice(24, rows, p=np.array(HOURS) / sum(HOURS))
-    rate = np.array(HOURS) * HOURS_FRAUD
-    hour = np.where(fraud, rng.choice(24, rows, p=rate / rate.sum()), hour)
-    day = np.floor(time).astype(np.int64)
-    same = np.r_[False, (client[1:] == client[:-1]) & (time[1:] == time[:-1])]  # the same visit
-    starts = np.maximum.accumulate(np.where(same, 0, np.arange(rows)))
-    within = hour * 3600 + rng.integers(0, 3600, rows)
-    wait = np.where(same, rng.exponential(400, rows), 0).astype(np.int64)
-    passed = np.cumsum(wait)
-    seconds = np.minimum(day * 86_400 + within[starts] + passed - passed[starts], LAST - rng.integers(0, 3600, rows))
-
-    traits = _traits(rng, product, client, clients, fraud, state)
+    product, client, time = product[order], client[order], time[order]
+    fraud, state = _compromised(rng, product, client, owners, time)
+    seconds = _clock(rng, client, time, fraud)
+    traits = _traits(rng, product, client, owners, fraud, state)
     order = np.argsort(seconds, kind="stable")
     seconds = seconds[order]
     seconds[0], seconds[-1] = FIRST, LAST
-    first_day = (np.floor(born)).astype(np.int64)
-    taken = (array[order] for array in (product, client, first_day, fraud, *traits))
-    product, client, first_day, fraud, account, velocity, event = taken
+    product, client, fraud, account, velocity, event = (array[order] for array in (product, client, fraud, *traits))
     day = seconds // 86_400
-    return Rows(rng, product, client, clients, np.minimum(first_day, day), day, seconds, fraud, account, velocity, event)
+    born = np.minimum(owners.born[client], day)
+    return Rows(rng, product, client, owners, born, day, seconds, fraud, account, velocity, event)
 
 
-def _visits(rng: np.random.Generator, product: int, rows: int) -> tuple[Ints, NDArray[np.float64], NDArray[np.float64], int]:
-    """Give as many rows of one product: client, day with its fraction, the client's first day, and the number of clients."""
+def _clock(rng: np.random.Generator, client: Ints, time: NDArray[np.float64], fraud: NDArray[np.bool_]) -> Ints:
+    """Give TransactionDT: the day of the visit, an hour by its custom, and minutes between the rows of one visit."""
+    rows = len(client)
+    hours, rate = np.array(HOURS), np.array(HOURS) * HOURS_FRAUD
+    hour = np.where(fraud, rng.choice(24, rows, p=rate / rate.sum()), rng.choice(24, rows, p=hours / hours.sum()))
+    same = np.r_[False, (client[1:] == client[:-1]) & (time[1:] == time[:-1])]
+    starts = np.maximum.accumulate(np.where(same, 0, np.arange(rows)))
+    within = hour * 3600 + rng.integers(0, 3600, rows)
+    passed = np.cumsum(np.where(same, rng.exponential(400, rows), 0).astype(np.int64))
+    seconds = np.floor(time).astype(np.int64) * 86_400 + within[starts] + passed - passed[starts]
+    return np.asarray(np.minimum(seconds, LAST - rng.integers(0, 3600, rows)))
+
+
+def _visits(rng: np.random.Generator, product: int, rows: int) -> tuple[Ints, NDArray[np.float64], NDArray[np.float64]]:
+    """Give as many rows of one product: who, and on which day with its fraction; and per person the first day."""
     many = rows + 20
     lasting = rng.random(many) < LASTING[product]
     born = np.where(lasting, rng.uniform(-458, DAYS, many), rng.uniform(0, DAYS, many))
-    life = np.where(lasting, rng.exponential(260, many), 0)
+    life = np.where(lasting, rng.exponential(400, many), 0)
     start, stop = np.maximum(born, 0), np.minimum(born + life, DAYS)
     rate = np.exp(rng.normal(np.log(1 / 34), 0.9, many))  # visits per day
     later = rng.poisson(rate * np.maximum(stop - start, 0))
@@ -168,7 +195,7 @@ def _visits(rng: np.random.Generator, product: int, rows: int) -> tuple[Ints, ND
     client = np.repeat(np.arange(many), visits)
     is_first = np.r_[True, client[1:] != client[:-1]] & (born[client] >= 0)
     time = np.where(is_first, born[client], start[client] + rng.random(len(client)) * (stop - start)[client])
-    repeats = rng.geometric(1 / 1.32, len(client))
+    repeats = rng.geometric(1 / 1.2, len(client))
     client, time = np.repeat(client, repeats)[:rows], np.repeat(time, repeats)[:rows]
     shares = np.array(PERIODS) * (1 - sum(np.array(part) for part in MIX.values()) if product == W else np.array(MIX[product]))
     knots = np.r_[0, np.cumsum(shares) / shares.sum()] * DAYS
@@ -177,25 +204,45 @@ def _visits(rng: np.random.Generator, product: int, rows: int) -> tuple[Ints, ND
         return np.where(value < 0, value + 1, np.interp(value, knots, STARTS))
 
     names, client = np.unique(client, return_inverse=True)
-    return client, np.minimum(calendar(time), DAYS + 0.999), calendar(born[names])[client], len(names)
+    return client, np.minimum(calendar(time), DAYS + 0.999), calendar(born[names])
+
+
+def _owners(rng: np.random.Generator, product: NDArray[np.int8], person: Ints, born: Ints) -> tuple[Ints, Owners]:
+    """Give people cards and addresses. Who shares card, address and first day is one client, for nobody can tell them apart."""
+    people = len(born)
+    kind = np.zeros(people, dtype=np.int8)
+    kind[person] = product
+    risk = rng.standard_normal(people, dtype=np.float32)
+    deck = _deck(rng)
+    card = _dealt(rng, deck, np.bincount(person, minlength=people), kind, risk)
+    sizes = np.array(numbers()["addr1"], dtype=np.float64)
+    sizes /= sizes.sum()
+    home, away = rng.choice(len(sizes), len(deck.count), p=sizes)[card], rng.choice(len(sizes), people, p=sizes)
+    address = np.where(rng.random(people) < HOME, home, away)
+    address[rng.random(people) < np.array([0.0015, 0.945, 0.004, 0.004, 0.01])[kind]] = -1
+    key = (card * 400 + address) * 2000 + born + 1000
+    key = np.where(address >= 0, key, -1 - np.arange(people))
+    _, first, client = np.unique(key, return_index=True, return_inverse=True)
+    return client[person], Owners(len(first), deck, card[first], address[first], born[first], risk[first])
 
 
 def _compromised(
-    rng: np.random.Generator, product: NDArray[np.int8], client: Ints, clients: int, time: NDArray[np.float64]
+    rng: np.random.Generator, product: NDArray[np.int8], client: Ints, owners: Owners, time: NDArray[np.float64]
 ) -> tuple[NDArray[np.bool_], Ints]:
     """Choose compromised clients until fraud has its share of each product's rows; give fraud, and each client's state.
 
     The state is 0 for clients never compromised, 1 for those from their first row on, 2 for those who were legit before.
     """
-    rows = len(client)
+    rows, clients = len(client), owners.count
     size = np.bincount(client, minlength=clients)
     begin = np.cumsum(size) - size
     late = (rng.random(clients) < LATE) & (size > 1)
     since = np.where(late, 1 + np.floor(rng.random(clients) * (size - 1)), 0).astype(np.int64)
     place = np.arange(rows) - begin[client]
     would = (place == since[client]) | ((place > since[client]) & (rng.random(rows) < PERSISTENCE))
-    early = time[begin] < STARTS[2]
-    weight = np.minimum(size, 6) ** 0.35 * np.where(early, 0.72, 1.0)
+    early = time[begin] < SECOND_MONTH
+    returning = owners.born < np.floor(time[begin])
+    weight = np.minimum(size, 8) ** 0.3 * np.where(early, 0.6, 1.0) * np.where(returning, 0.5, 1.0) * np.exp(0.6 * owners.risk)
     lot = rng.exponential(1, clients) / weight
     cost = np.bincount(client, weights=would, minlength=clients)
     state = np.zeros(clients, dtype=np.int64)
@@ -210,15 +257,15 @@ def _compromised(
 
 
 def _traits(
-    rng: np.random.Generator, product: NDArray[np.int8], client: Ints, clients: int, fraud: NDArray[np.bool_], state: Ints
+    rng: np.random.Generator, product: NDArray[np.int8], client: Ints, owners: Owners, fraud: NDArray[np.bool_], state: Ints
 ) -> tuple[FLOATS, FLOATS, FLOATS]:
     """Draw account (the client's alone), velocity (in part the client's) and event (the row's) for every row."""
+    clients = owners.count
     kind = np.zeros(clients, dtype=np.int8)
     kind[client] = product
     blatant = rng.random(clients) < BLATANT[kind]
-    blatant |= rng.random(clients) < 0.0
     shift = np.where(blatant[:, None], BLATANT_TRAITS, SUBTLE_TRAITS).astype(np.float32)
-    account = rng.standard_normal(clients, dtype=np.float32) + shift[:, 0] * (state == 1)
+    account = np.float32(0.9) * rng.standard_normal(clients, dtype=np.float32) + np.float32(0.436) * owners.risk + shift[:, 0] * (state == 1)
     lasting = rng.standard_normal(clients, dtype=np.float32)
     velocity = 0.7 * lasting[client] + 0.714 * rng.standard_normal(len(client), dtype=np.float32) + shift[client, 1] * fraud
     event = rng.standard_normal(len(client), dtype=np.float32) + shift[client, 2] * fraud
@@ -248,14 +295,16 @@ def _curve(view: FLOATS, levels: Sequence[float], values: Sequence[float]) -> ND
     return np.interp(view, np.quantile(sample, levels), values)
 
 
-def _present(rows: Rows, name: str, chance: FLOATS, shares: dict[int, Any]) -> NDArray[np.bool_]:
+def _present(
+    rows: Rows, name: str, chance: FLOATS, shares: dict[int, Any], among: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
     """Choose the rows that have a value: shares by product (and period, where they drift), moved so that the whole is as published."""
     wanted = 1 - numbers()["missing"][name] / 100 if name[0] != "V" else 1 - _block_missing(name) / 100
     table = np.zeros((5, len(PERIODS)))
     for product, share in shares.items():
         table[product] = share
     cells = rows.known.setdefault("cell", _cells(rows))
-    weight = np.bincount(cells, minlength=table.size).reshape(table.shape) / len(rows)
+    weight = np.bincount(cells if among is None else cells[among], minlength=table.size).reshape(table.shape) / len(rows)
     low, high = -8.0, 8.0
     fixed = (table <= 0) | (table >= 1)
     odds = np.log(np.clip(table, 1e-9, 1 - 1e-9) / np.clip(1 - table, 1e-9, 1))
@@ -264,7 +313,7 @@ def _present(rows: Rows, name: str, chance: FLOATS, shares: dict[int, Any]) -> N
         moved = np.where(fixed, table, 1 / (1 + np.exp(-odds - middle)))
         low, high = (middle, high) if np.sum(moved * weight) < wanted else (low, middle)
     found: NDArray[np.bool_] = chance < moved.ravel()[cells]
-    return found
+    return found if among is None else found & among
 
 
 def _cells(rows: Rows) -> Ints:
@@ -288,100 +337,107 @@ def _amounts(rows: Rows) -> NDArray[np.float64]:
     usual = rows.habit()
     again = rows.rng.random(len(rows)) < 0.5
     spread = np.where(again & ~rows.fraud, 0.0, 0.75 * rows.noise() + 0.3 * rows.event)
-    raw = np.exp(middle + wide * (0.75 * usual + spread))
+    normal = 0.75 * usual + spread
+    raw = np.exp(middle + wide * (normal + 0.13 * normal**2))
     rows.known["usual"] = np.exp(middle + wide * 0.75 * usual).astype(np.float32)
     ending = rows.chance()
     whole = np.maximum(np.round(raw), 1)
-    foreign = np.where(ending < 0.91, np.round(raw, 3), np.round(raw, 2))
+    foreign = np.round(raw, 3)
     domestic = np.select([ending < 0.51, ending < 0.8, ending < 0.87], [whole, whole - 0.05, whole - 0.5], np.round(raw, 2))
     amount = np.select([rows.product == C, rows.product == W], [foreign, domestic], whole)
     rows.known["amount"] = amount.astype(np.float32)
     return np.clip(np.round(amount, 3), 0.251, 31_937.391)
 
 
-def _cards(rows: Rows) -> dict[str, Any]:
-    """Give every client a card; card2 to card6 follow from card1."""
-    rng, cards = rows.rng, numbers()["cards"]
+def _deck(rng: np.random.Generator) -> Deck:
+    """Make the cards: the commonest as published, the others with counts by rank."""
+    cards = numbers()["cards"]
     top = np.array(cards["card1"])
     ranks, counts = np.array(cards["card1_by_rank"]).T
     tail = np.round(np.interp(np.arange(len(top), ranks[-1] + 1), ranks, counts)).astype(np.int64)
     count = np.r_[top[:, 1].astype(np.int64), tail]
-    numbers_left = np.setdiff1d(np.arange(1000, 18_397), top[:, 0].astype(np.int64))
-    card1 = np.r_[top[:, 0].astype(np.int64), rng.choice(numbers_left, len(tail), replace=False)]
-    rate = np.log(np.r_[np.maximum(top[:, 2], 0.002), np.full(len(tail), 0.035)])
-    rate = (rate - np.log(0.03)) / 0.7 + np.r_[np.zeros(len(top)), rng.normal(0, 1, len(tail))]
-    kinds, abroad = _card_kinds(rng, count, rate)
+    free = np.setdiff1d(np.arange(1000, 18_397), top[:, 0].astype(np.int64))
+    card1 = np.r_[top[:, 0].astype(np.int64), rng.choice(free, len(tail), replace=False)]
+    known = (np.log(np.maximum(top[:, 2], 0.002)) - np.log(0.03)) / 0.7
+    rate = np.r_[known, rng.normal(0, 1, len(tail))]
+    return Deck(card1, count, rate, {name: _kind(rng, name, count, rate) for name in ("card2", "card3", "card4", "card5", "card6")})
 
-    size = np.bincount(rows.client, minlength=rows.clients)
-    quota = rng.multivariate_hypergeometric(count * 1, len(rows), method="marginals") if len(rows) <= count.sum() else count * len(rows) // count.sum()
-    card = np.full(rows.clients, -1)
-    product = np.zeros(rows.clients, dtype=np.int8)
-    product[rows.client] = rows.product
-    account = np.zeros(rows.clients, dtype=np.float32)
-    account[rows.client] = rows.account
-    foreign = (product == C) != (rng.random(rows.clients) < 0.03)
-    for is_foreign in (False, True):
-        mine, those = np.flatnonzero(foreign == is_foreign), np.flatnonzero(abroad == is_foreign)
-        # Rare cards get clients of one row, so that the tail keeps its length; the others lie along a line, by how they look.
-        once = rng.permutation(mine[size[mine] == 1])
-        rare = those[np.argsort(quota[those], kind="stable")]
+
+def _kind(rng: np.random.Generator, name: str, count: Ints, rate: NDArray[np.float64]) -> Ints:
+    """Give every card its card2 (to card6): a place in the list of the published values, riskier ones for riskier cards."""
+    shares = np.array([rows for _, rows, _ in numbers()["cards"][name]], dtype=np.float64)
+    risk = np.argsort([fraud for _, _, fraud in numbers()["cards"][name]], kind="stable")
+    kind = np.empty(len(count), dtype=np.int64)
+    # Rare values fall to rare cards, both by size: a line of large cards would step over them.
+    small = np.flatnonzero(count <= 60)
+    small = small[np.argsort(count[small] * np.exp(0.3 * rng.standard_normal(len(small))))]
+    by_size = np.argsort(shares, kind="stable")
+    rare = by_size[: np.searchsorted(np.cumsum(shares[by_size]), 0.35 * count[small].sum())]
+    rare = rare[shares[rare] < 3000]
+    ends = np.cumsum(shares[rare])
+    place = np.searchsorted(ends, np.cumsum(count[small]) - count[small] / 2)
+    taken = place < len(rare)
+    kind[small[taken]] = rare[place[taken]]
+    rest = np.setdiff1d(np.arange(len(count)), small[taken])
+    rest = rest[np.argsort(0.7 * rate[rest] + 0.7 * rng.standard_normal(len(rest)))]
+    common = risk[~np.isin(risk, rare)]
+    ends = np.cumsum(shares[common]) / shares[common].sum()
+    place = np.searchsorted(ends, (np.cumsum(count[rest]) - count[rest] / 2) / count[rest].sum())
+    kind[rest] = common[place.clip(0, len(common) - 1)]
+    return kind
+
+
+def _dealt(rng: np.random.Generator, deck: Deck, size: Ints, product: NDArray[np.int8], risk: FLOATS) -> Ints:
+    """Give every person a card, so that cards have about their published rows; foreign cards go to product C, risky ones to risky people."""
+    rows, whole = int(size.sum()), int(deck.count.sum())
+    quota = rng.multivariate_hypergeometric(deck.count, rows, method="marginals") if rows <= whole else deck.count * rows // whole
+    card = np.full(len(size), -1)
+    from_abroad = (product == C) != (rng.random(len(size)) < 0.02)
+    abroad = deck.kinds["card3"] != 0
+    for place in (False, True):
+        people, cards = np.flatnonzero(from_abroad == place), np.flatnonzero(abroad == place)
+        # Rare cards get people of one row, so that the tail keeps its length; the others lie along a line.
+        once = rng.permutation(people[size[people] == 1])
+        rare = cards[np.argsort(quota[cards], kind="stable")]
         rare = rare[: np.searchsorted(np.cumsum(quota[rare]), 0.6 * len(once))]
         slots = np.repeat(rare, quota[rare])
         card[once[: len(slots)]] = slots
-        mine = mine[card[mine] < 0]
-        mine = mine[np.argsort(0.45 * account[mine] + rng.standard_normal(len(mine)))]
-        those = np.setdiff1d(those, rare)
-        those = those[np.argsort(0.8 * rate[those] + 0.6 * rng.standard_normal(len(those)))]
-        ends = np.cumsum(quota[those]) / max(1, quota[those].sum())
-        place = (np.cumsum(size[mine]) - size[mine] / 2) / max(1, size[mine].sum())
-        card[mine] = those[np.minimum(np.searchsorted(ends, place), len(those) - 1)]
-    rows.known["card"] = card
-    row_card = card[rows.client]
-    columns: dict[str, Any] = {"card1": card1[row_card]}
-    for name, chosen in kinds.items():
-        values = [value for value, _, _ in cards[name]]
+        people = people[card[people] < 0]
+        people = people[np.argsort(0.6 * risk[people] + 0.8 * rng.standard_normal(len(people)))]
+        cards = np.setdiff1d(cards, rare)
+        cards = cards[np.argsort(0.8 * deck.rate[cards] + 0.6 * rng.standard_normal(len(cards)))]
+        ends = np.cumsum(quota[cards]) / max(1, quota[cards].sum())
+        middle = (np.cumsum(size[people]) - size[people] / 2) / max(1, size[people].sum())
+        card[people] = cards[np.minimum(np.searchsorted(ends, middle), len(cards) - 1)]
+    return card
+
+
+def _cards(rows: Rows) -> dict[str, Any]:
+    """Give card1 to card6: the client's card, and what follows from it."""
+    deck, card = rows.owners.deck, rows.owners.card[rows.client]
+    columns: dict[str, Any] = {"card1": deck.card1[card]}
+    for name, kind in deck.kinds.items():
+        values = [value for value, _, _ in numbers()["cards"][name]]
         if name in {"card4", "card6"}:
-            columns[name] = _texts(values, np.where(chosen == len(values) - 1, -1, chosen)[row_card])
+            columns[name] = _texts(values, np.where(kind == len(values) - 1, -1, kind)[card])
         else:
-            columns[name] = np.array([np.nan if value is None else value for value in values])[chosen][row_card]
+            columns[name] = np.array([np.nan if value is None else value for value in values])[kind][card]
     return columns
-
-
-def _card_kinds(rng: np.random.Generator, count: Ints, rate: NDArray[np.float64]) -> tuple[dict[str, Ints], NDArray[np.bool_]]:
-    """Give every card its card2 to card6 (places in the lists of the numbers), and say which are foreign."""
-    kinds: dict[str, Ints] = {}
-    cards = numbers()["cards"]
-    abroad = np.zeros(len(count), dtype=bool)
-    for name in ("card3", "card2", "card4", "card5", "card6"):
-        shares = np.array([rows for _, rows, _ in cards[name]], dtype=np.float64)
-        risk = np.argsort([fraud for _, _, fraud in cards[name]], kind="stable")
-        order = np.argsort(0.7 * rate + 0.7 * rng.standard_normal(len(count)))
-        ends = np.cumsum(shares[risk]) / shares.sum()
-        place = (np.cumsum(count[order]) - count[order] / 2) / count.sum()
-        kinds[name] = np.empty(len(count), dtype=np.int64)
-        kinds[name][order] = risk[np.searchsorted(ends, place).clip(0, len(risk) - 1)]
-        if name == "card3":
-            abroad = kinds[name] != 0
-    return kinds, abroad
 
 
 def _places(rows: Rows) -> dict[str, Any]:
     """Give addresses, distances and emails, most of them the client's own."""
     rng = rows.rng
-    sizes = np.array(numbers()["addr1"], dtype=np.float64)
-    values = rng.permutation(np.arange(100, 541))[: len(sizes)].astype(np.float64)
-    card = rows.known["card"]
-    home = rng.choice(len(sizes), card.max() + 1, p=sizes / sizes.sum())[card]
-    away = rng.choice(len(sizes), rows.clients, p=sizes / sizes.sum())
-    addr1 = values[np.where(rng.random(rows.clients) < 0.35, home, away)][rows.client]
-    addr2 = rng.choice([87.0, 60, 96, 32, 65, 16, 31, 19, 26, 27], rows.clients, p=[0.991, 0.0055, 0.001, 0.0005, 0.0005, *[0.0003] * 5])[rows.client]
-    has_address = _present(rows, "addr1", rows.chance(), {W: 0.998, C: 0.055, R: 0.99, H: 0.99, S: 0.9})
+    address = rows.owners.address[rows.client]
+    values = rng.permutation(np.arange(100, 541))[: len(numbers()["addr1"])].astype(np.float64)
+    addr1, has_address = values[address], address >= 0
+    addr2 = rng.choice([87.0, 60, 96, 32, 65, 16, 31, 19, 26, 27], rows.owners.count, p=[0.991, 0.0055, 0.001, 0.0005, 0.0005, *[0.0003] * 5])[rows.client]
     dist1 = np.floor(_curve(rows.view(event=0.1, habit=0.85), (0, 0.1, 0.5, 0.75, 0.9, 0.97, 1), (0, 1, 8, 24, 150, 900, 10_286)))
     dist2 = np.floor(_curve(rows.view(event=0.15, habit=0.8), (0, 0.1, 0.5, 0.75, 0.9, 0.97, 1), (0, 5, 37, 206, 700, 1500, 11_623)))
     columns = {
         "addr1": _with_gaps(addr1, has_address),
         "addr2": _with_gaps(addr2, has_address),
-        "dist1": _with_gaps(dist1, _present(rows, "dist1", rows.chance(), {W: (0.52, 0.52, 0.53, 0.55, 0.56, 0.56, 0.56)})),
+        "dist1": _with_gaps(dist1, _present(rows, "dist1", rows.chance(), {W: (0.52, 0.52, 0.52, 0.53, 0.55, 0.56, 0.56, 0.56)})),
         "dist2": _with_gaps(dist2, _present(rows, "dist2", rows.chance(), {C: 0.1, R: 0.4, H: 0.4, S: 0.4})),
     }
     view = rows.view(account=0.3, habit=1)
@@ -427,11 +483,11 @@ def _counts(rows: Rows) -> dict[str, Any]:
     for number in range(1, 15):
         own = rows.noise() if number != 13 else calm
         if number in {1, 2, 11}:
-            column = count(0.95, own, values)
+            column = count(0.975, own, values)
         elif number in {6, 14}:
-            column = count(0.9, own, lowered)
+            column = count(0.94, own, lowered)
         elif number == 13:
-            column = count(0.55, own, [2.5 * value for value in values])
+            column = count(0.85, own, [2.5 * value for value in values])
         elif number == 3:
             column = np.where((rows.rng.random(len(rows)) < 0.016) & ~is_w, 1, 0)
         elif number in {5, 9}:
@@ -465,7 +521,7 @@ def _days(rows: Rows) -> dict[str, Any]:
         moved = np.where(lot < equal, 0, np.where(lot < equal + later, -np.floor(640 * rows.chance() ** 2), np.floor(-120 * np.log(rows.chance()))))
         return np.maximum(d1 + moved, 0).clip(0, 876)
 
-    early = (0.03, 0.03, 0.2, 0.2, 0.2, 0.2, 0.2)
+    early = (0.03, 0.03, 0.03, 0.2, 0.2, 0.2, 0.2, 0.2)
     chance = rows.chance()
     rows.known["chance RHS"] = chance
     rhs = {W: 0.99, C: 0.99, R: early, H: early, S: early}
@@ -473,7 +529,7 @@ def _days(rows: Rows) -> dict[str, Any]:
     has["D15"] = _present(rows, "D15", chance, rhs | {W: 0.975, C: 0.97})
     matched = rows.chance()
     rows.known["chance M"] = matched
-    share_m = np.array([0.55, 0.55, 0.525, 0.63, 0.89, 0.91, 0.91])
+    share_m = np.array([0.57, 0.57, 0.57, 0.525, 0.62, 0.885, 0.905, 0.905])
     rows.known["M1"] = _present(rows, "M1", matched, {W: share_m})
     has["D11"] = _present(rows, "D11", matched, {W: share_m - 0.02})
     third = rows.chance()
@@ -483,7 +539,7 @@ def _days(rows: Rows) -> dict[str, Any]:
     has["D5"] = has_d3 & (rng.random(len(rows)) < 0.475 / max(0.01, has_d3.mean()))
     hours = (rows.seconds // 3600) % 24
     d9 = np.round(hours / 24, 6)
-    rows.known["D8"] = _present(rows, "D8", rows.chance(), {C: 0.45, R: 0.55, H: 0.6, S: 0.5})
+    rows.known["D8"] = _present(rows, "D8", rows.chance(), {C: 0.5, R: 0.55, H: 0.6, S: 0.5}, rows.known["identity"])
     long = np.floor(_curve(rows.view(event=-0.2, account=-0.2), (0, 0.2, 0.5, 0.75, 0.95, 1), (0, 6, 38, 190, 700, 1707)))
 
     def rare(name: str, shares: dict[int, Any], zero_share: float, account: float) -> NDArray[np.float64]:
@@ -514,7 +570,7 @@ def _days(rows: Rows) -> dict[str, Any]:
 
 def _matches(rows: Rows) -> dict[str, Any]:
     """Give M1 to M9: whether names, addresses and the like match."""
-    share_7 = (0.28, 0.28, 0.31, 0.49, 0.74, 0.74, 0.775)
+    share_7 = (0.28, 0.28, 0.28, 0.31, 0.49, 0.74, 0.74, 0.775)
     chance = rows.known["chance M"]
     has = dict.fromkeys(("M1", "M2", "M3"), rows.known["M1"])
     has["M4"] = _present(rows, "M4", _risky_chance(rows, -0.35), {W: 0.57, C: 0.9, S: 0.1})
@@ -529,7 +585,7 @@ def _matches(rows: Rows) -> dict[str, Any]:
         loading = {"M3": -0.2, "M2": -0.15, "M5": 0.2, "M6": -0.2}.get(name, 0.1)
         columns[name] = _category(rows, name, rows.view(account=loading, habit=0.6), present)
     shares = {W: (0.66, 0.17, 0.17), C: (0.25, 0.15, 0.6), S: (0.5, 0.25, 0.25)}
-    view = rows.view(account=0.5, event=0.2, habit=0.6)
+    view = rows.view(account=0.65, event=0.25, habit=0.6)
     codes = np.full(len(rows), -1)
     for product, cut in shares.items():
         mine = has["M4"] & (rows.product == product)
@@ -547,7 +603,7 @@ def _risky_chance(rows: Rows, account: float) -> FLOATS:
 def _vesta(rows: Rows) -> dict[str, Any]:
     """Give V1 to V339 by their 15 blocks; the columns of a block are missing together."""
     about = numbers()["v"]
-    chance = rows.known.setdefault("chance identity", rows.chance())
+    chance = rows.known["chance identity"]
     few = rows.chance()
     others = {R: 0.99, H: 0.99, S: 0.99}
     presence = {
@@ -575,7 +631,7 @@ def _block(rows: Rows, described: list[list[Any]], has: Ints, late: FLOATS, mone
     amount = rows.known["amount"][has]
 
     def factor() -> FLOATS:
-        lasting = rng.standard_normal(rows.clients, dtype=np.float32)[client]
+        lasting = rng.standard_normal(rows.owners.count, dtype=np.float32)[client]
         return np.float32(0.85) * lasting + np.float32(0.53) * rng.standard_normal(len(has), dtype=np.float32)
 
     turns = {b: np.random.default_rng(b).uniform(0.3, 1.3) for _, b, *_ in described}
@@ -609,8 +665,7 @@ LOADING = 0.5  # of a V column on how its row looks, per standard deviation betw
 
 def _identity(rows: Rows) -> pd.DataFrame:
     """Give the identity table: the rows that came with a device."""
-    share = {number: numbers()["products"][name][2] for number, name in enumerate(PRODUCTS)}
-    with_identity = _present(rows, "id_01", rows.known["chance identity"], share)
+    with_identity = rows.known["identity"]
     which = np.flatnonzero(with_identity)
     n = len(which)
     rng = rows.rng
@@ -626,7 +681,7 @@ def _identity(rows: Rows) -> pd.DataFrame:
             wide: dict[int, Any] = {C: 0.93, R: 0.97, H: 0.97, S: 0.97}
             rhs: dict[int, Any] = {C: 0.0, R: 0.95, H: 0.95, S: 0.9}
             shares = {"screen": rhs, "14": rhs, "33": rhs}.get(group, wide)
-            shared[key] = _present(rows, name, chance, shares) if name != "id_09" else rows.known["D8"]
+            shared[key] = _present(rows, name, chance, shares, with_identity) if group != "9" else rows.known["D8"]
         found: NDArray[np.bool_] = shared[key]
         return found
 
