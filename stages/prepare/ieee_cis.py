@@ -33,13 +33,13 @@ MIX = {
 HOURS = (6.4, 5.7, 4.5, 3.2, 2.1, 1.1, 0.5, 0.25, 0.1, 0.15, 0.25, 0.6, 1.3, 2.6, 4.3, 5.6, 6.8, 7.4, 7.7, 7.7, 7.6, 7.3, 7.1, 6.8)
 HOURS_FRAUD = (1, 0.95, 1, 1.05, 1.3, 1.7, 2.2, 2.8, 3.0, 2.7, 1.9, 1.3, 0.75, 0.6, 0.55, 0.65, 0.85, 1, 1.05, 1.05, 1.05, 1.1, 1.1, 1.1)
 # By product: share of clients who come back, of compromised clients the share that looks it, and where their traits then lie.
-LASTING = np.array([0.34, 0.2, 0.09, 0.09, 0.12])
+LASTING = np.array([0.53, 0.36, 0.19, 0.19, 0.24])
 BLATANT = np.array([0.22, 0.62, 0.55, 0.55, 0.55])
 BLATANT_TRAITS = (2.3, 2.3, 1.4)  # account, velocity, event, in standard deviations
 SUBTLE_TRAITS = (0.65, 0.6, 0.45)
 HOME = 0.75  # of people live where most with their card do
 PERSISTENCE = 0.88  # of a compromised client's rows after the first fraud are fraud
-LATE = 0.25  # of compromised clients with several rows were legit at first
+LATE = 0.62  # of compromised clients with several rows were legit at first
 UNPUBLISHED = {
     "id_23": {"values": [["IP_PROXY:TRANSPARENT", 3500], ["IP_PROXY:ANONYMOUS", 1070], ["IP_PROXY:HIDDEN", 600]], "others": [0, 0]},
     "id_27": {"values": [["Found", 5155], ["NotFound", 14]], "others": [0, 0]},
@@ -179,7 +179,8 @@ def _clock(rng: np.random.Generator, client: Ints, time: NDArray[np.float64], fr
     within = hour * 3600 + rng.integers(0, 3600, rows)
     passed = np.cumsum(np.where(same, rng.exponential(400, rows), 0).astype(np.int64))
     seconds = np.floor(time).astype(np.int64) * 86_400 + within[starts] + passed - passed[starts]
-    return np.asarray(np.minimum(seconds, LAST - rng.integers(0, 3600, rows)))
+    seconds = np.minimum(seconds, LAST - rng.integers(0, 3600, rows))
+    return np.asarray(seconds[np.lexsort((seconds, client))])  # a client's rows stay in order: fraud once is fraud from then on
 
 
 def _visits(rng: np.random.Generator, product: int, rows: int) -> tuple[Ints, NDArray[np.float64], NDArray[np.float64]]:
@@ -187,15 +188,15 @@ def _visits(rng: np.random.Generator, product: int, rows: int) -> tuple[Ints, ND
     many = rows + 20
     lasting = rng.random(many) < LASTING[product]
     born = np.where(lasting, rng.uniform(-458, DAYS, many), rng.uniform(0, DAYS, many))
-    life = np.where(lasting, rng.exponential(400, many), 0)
+    life = np.where(lasting, rng.exponential(np.where(rng.random(many) < 0.25, 6, 450)), 0)
     start, stop = np.maximum(born, 0), np.minimum(born + life, DAYS)
-    rate = np.exp(rng.normal(np.log(1 / 34), 0.9, many))  # visits per day
+    rate = np.exp(rng.normal(np.log(1 / 60), 0.9, many))  # visits per day
     later = rng.poisson(rate * np.maximum(stop - start, 0))
     visits = later + (born >= 0)
     client = np.repeat(np.arange(many), visits)
     is_first = np.r_[True, client[1:] != client[:-1]] & (born[client] >= 0)
     time = np.where(is_first, born[client], start[client] + rng.random(len(client)) * (stop - start)[client])
-    repeats = rng.geometric(1 / 1.2, len(client))
+    repeats = rng.geometric(1 / 1.25, len(client))
     client, time = np.repeat(client, repeats)[:rows], np.repeat(time, repeats)[:rows]
     shares = np.array(PERIODS) * (1 - sum(np.array(part) for part in MIX.values()) if product == W else np.array(MIX[product]))
     knots = np.r_[0, np.cumsum(shares) / shares.sum()] * DAYS
@@ -217,7 +218,7 @@ def _owners(rng: np.random.Generator, product: NDArray[np.int8], person: Ints, b
     card = _dealt(rng, deck, np.bincount(person, minlength=people), kind, risk)
     sizes = np.array(numbers()["addr1"], dtype=np.float64)
     sizes /= sizes.sum()
-    home, away = rng.choice(len(sizes), len(deck.count), p=sizes)[card], rng.choice(len(sizes), people, p=sizes)
+    home, away = rng.choice(len(sizes), len(deck.count), p=sizes)[card], rng.choice(len(sizes), people, p=(sizes + 1e-5) / np.sum(sizes + 1e-5))
     address = np.where(rng.random(people) < HOME, home, away)
     address[rng.random(people) < np.array([0.0015, 0.945, 0.004, 0.004, 0.01])[kind]] = -1
     key = (card * 400 + address) * 2000 + born + 1000
@@ -246,13 +247,21 @@ def _compromised(
     lot = rng.exponential(1, clients) / weight
     cost = np.bincount(client, weights=would, minlength=clients)
     state = np.zeros(clients, dtype=np.int64)
+    kind = product[begin]
+    order = np.argsort(lot)
+    costs = {number: np.cumsum(cost[order][kind[order] == number]) for number in range(5)}
+    places = {number: order[kind[order] == number] for number in range(5)}
     total = sum(count * fraud for count, fraud, _ in numbers()["products"].values()) / numbers()["rows"]
-    for number, name in enumerate(PRODUCTS):
-        mine = np.flatnonzero(product[begin] == number)
-        mine = mine[np.argsort(lot[mine])]
-        wanted = numbers()["products"][name][1] * 0.03499 / total * np.sum(size[mine])
-        chosen = mine[np.cumsum(cost[mine]) <= wanted]
-        state[chosen] = 1 + late[chosen]
+    have = np.bincount(product, minlength=5)
+    target = np.array([numbers()["products"][name][1] for name in PRODUCTS]) * 0.03499 / total
+    wanted = target * have
+    for _ in range(5):  # a client may buy several products: approach what all of them together should have
+        state[:] = 0
+        for number in range(5):
+            chosen = places[number][costs[number] <= wanted[number]]
+            state[chosen] = 1 + late[chosen]
+        made = np.bincount(product[would & (state > 0)[client]], minlength=5)
+        wanted *= (target * have + 0.5) / (made + 0.5)
     return would & (state > 0)[client], state
 
 
@@ -372,8 +381,10 @@ def _kind(rng: np.random.Generator, name: str, count: Ints, rate: NDArray[np.flo
     small = np.flatnonzero(count <= 60)
     small = small[np.argsort(count[small] * np.exp(0.3 * rng.standard_normal(len(small))))]
     by_size = np.argsort(shares, kind="stable")
-    rare = by_size[: np.searchsorted(np.cumsum(shares[by_size]), 0.35 * count[small].sum())]
-    rare = rare[shares[rare] < 3000]
+    by_size = by_size[by_size != len(shares) - 1]  # the last is the missing value: always rare, and the commonest of these
+    room = 0.45 * count[small].sum() - shares[-1]
+    rare = np.r_[by_size[: np.searchsorted(np.cumsum(shares[by_size]), room)], len(shares) - 1]
+    rare = rare[shares[rare] < 9000]
     ends = np.cumsum(shares[rare])
     place = np.searchsorted(ends, np.cumsum(count[small]) - count[small] / 2)
     taken = place < len(rare)
@@ -472,8 +483,8 @@ def _counts(rows: Rows) -> dict[str, Any]:
     levels = (0, 0.53, 0.70, 0.78, 0.84, 0.88, 0.92, 0.95, 0.97, 0.99, 0.997, 0.9995, 1)
     values = (1, 1.99, 2.99, 3.99, 6, 9, 16, 30, 60, 150, 600, 2000, 4685)
     lowered = (0, 0.99, 1.5, 2.99, 4, 6, 11, 20, 40, 100, 450, 1500, 2253)
-    common = rows.view(account=0.25, velocity=0.4, habit=0.8)
-    calm = rows.view(account=-0.1, velocity=0.15, habit=0.9)
+    common = rows.view(account=0.2, velocity=0.35, habit=0.8)
+    calm = rows.view(account=-0.35, velocity=-0.1, habit=0.9)
     is_w = rows.product == W
 
     def count(share: float, own: FLOATS, values: Sequence[float]) -> NDArray[np.float64]:
@@ -653,7 +664,7 @@ def _block(rows: Rows, described: list[list[Any]], has: Ints, late: FLOATS, mone
         above = (1 - zero - one) * (tail / 2.0) ** -slope
         count = values[_cut(view, np.diff(np.r_[0, zero, zero + one, 1 - above, 1]))].astype(np.float64)
         if number in money:
-            count = np.round(count * np.where(number % 2, unit, amount), 4 if number % 3 else 2)
+            count = np.round(count * np.minimum(np.where(number % 2, unit, amount), 2500), 4 if number % 3 else 2)
         column = np.full(len(rows), np.nan)
         column[has] = count
         columns[f"V{number}"] = column
