@@ -35,8 +35,8 @@ HOURS_FRAUD = (1, 0.95, 1, 1.05, 1.3, 1.7, 2.2, 2.8, 3.0, 2.7, 1.9, 1.3, 0.75, 0
 # By product: share of clients who come back, of compromised clients the share that looks it, and where their traits then lie.
 LASTING = np.array([0.53, 0.36, 0.19, 0.19, 0.24])
 BLATANT = np.array([0.22, 0.62, 0.55, 0.55, 0.55])
-BLATANT_TRAITS = (2.3, 2.3, 1.4)  # account, velocity, event, in standard deviations
-SUBTLE_TRAITS = (0.65, 0.6, 0.45)
+BLATANT_TRAITS = (2.4, 2.5, 1.6)  # account, velocity, event, in standard deviations
+SUBTLE_TRAITS = (1.0, 0.95, 0.7)
 HOME = 0.75  # of people live where most with their card do
 PERSISTENCE = 0.88  # of a compromised client's rows after the first fraud are fraud
 LATE = 0.62  # of compromised clients with several rows were legit at first
@@ -85,6 +85,8 @@ class Rows:
     owners: Owners
     born: Ints  # day on which the client was first seen, at or before its first row
     day: Ints
+    visit: Ints  # of one client on one day
+    visits: int
     seconds: Ints
     fraud: NDArray[np.bool_]
     account: FLOATS
@@ -96,8 +98,10 @@ class Rows:
         return len(self.product)
 
     def noise(self) -> FLOATS:
-        """Draw anew for every row."""
-        return self.rng.standard_normal(len(self), dtype=np.float32)
+        """Draw anew for every client's day and, for a third, for every row: what one does in a row looks alike."""
+        drawn = np.float32(0.8) * self.rng.standard_normal(self.visits, dtype=np.float32)[self.visit]
+        drawn += np.float32(0.6) * self.rng.standard_normal(len(self), dtype=np.float32)
+        return drawn
 
     def habit(self) -> FLOATS:
         """Draw anew for every client, and give it to all its rows."""
@@ -159,14 +163,15 @@ def _rows(rng: np.random.Generator, rows: int) -> Rows:
     product, client, time = product[order], client[order], time[order]
     fraud, state = _compromised(rng, product, client, owners, time)
     seconds = _clock(rng, client, time, fraud)
-    traits = _traits(rng, product, client, owners, fraud, state)
+    traits = _traits(rng, product, client, owners, time, fraud, state)
     order = np.argsort(seconds, kind="stable")
     seconds = seconds[order]
     seconds[0], seconds[-1] = FIRST, LAST
     product, client, fraud, account, velocity, event = (array[order] for array in (product, client, fraud, *traits))
     day = seconds // 86_400
     born = np.minimum(owners.born[client], day)
-    return Rows(rng, product, client, owners, born, day, seconds, fraud, account, velocity, event)
+    names, visit = np.unique(client * 256 + day, return_inverse=True)
+    return Rows(rng, product, client, owners, born, day, visit, len(names), seconds, fraud, account, velocity, event)
 
 
 def _clock(rng: np.random.Generator, client: Ints, time: NDArray[np.float64], fraud: NDArray[np.bool_]) -> Ints:
@@ -243,7 +248,7 @@ def _compromised(
     would = (place == since[client]) | ((place > since[client]) & (rng.random(rows) < PERSISTENCE))
     early = time[begin] < SECOND_MONTH
     returning = owners.born < np.floor(time[begin])
-    weight = np.minimum(size, 8) ** 0.3 * np.where(early, 0.6, 1.0) * np.where(returning, 0.5, 1.0) * np.exp(0.6 * owners.risk)
+    weight = np.minimum(size, 8) ** 0.6 * np.where(early, 0.6, 1.0) * np.where(returning, 0.5, 1.0) * np.exp(0.6 * owners.risk)
     lot = rng.exponential(1, clients) / weight
     cost = np.bincount(client, weights=would, minlength=clients)
     state = np.zeros(clients, dtype=np.int64)
@@ -266,7 +271,7 @@ def _compromised(
 
 
 def _traits(
-    rng: np.random.Generator, product: NDArray[np.int8], client: Ints, owners: Owners, fraud: NDArray[np.bool_], state: Ints
+    rng: np.random.Generator, product: NDArray[np.int8], client: Ints, owners: Owners, time: NDArray[np.float64], fraud: NDArray[np.bool_], state: Ints
 ) -> tuple[FLOATS, FLOATS, FLOATS]:
     """Draw account (the client's alone), velocity (in part the client's) and event (the row's) for every row."""
     clients = owners.count
@@ -276,8 +281,14 @@ def _traits(
     shift = np.where(blatant[:, None], BLATANT_TRAITS, SUBTLE_TRAITS).astype(np.float32)
     account = np.float32(0.9) * rng.standard_normal(clients, dtype=np.float32) + np.float32(0.436) * owners.risk + shift[:, 0] * (state == 1)
     lasting = rng.standard_normal(clients, dtype=np.float32)
-    velocity = 0.7 * lasting[client] + 0.714 * rng.standard_normal(len(client), dtype=np.float32) + shift[client, 1] * fraud
-    event = rng.standard_normal(len(client), dtype=np.float32) + shift[client, 2] * fraud
+    at_once = np.cumsum(np.r_[True, (client[1:] != client[:-1]) | (np.floor(time[1:]) != np.floor(time[:-1]))]) - 1
+
+    def noise() -> FLOATS:
+        drawn = 0.8 * rng.standard_normal(at_once[-1] + 1)[at_once] + 0.6 * rng.standard_normal(len(client))
+        return drawn.astype(np.float32)
+
+    velocity = 0.7 * lasting[client] + 0.714 * noise() + shift[client, 1] * fraud
+    event = noise() + shift[client, 2] * fraud
     return account[client], velocity.astype(np.float32), event.astype(np.float32)
 
 
@@ -636,18 +647,22 @@ def _vesta(rows: Rows) -> dict[str, Any]:
 def _block(rows: Rows, described: list[list[Any]], has: Ints, late: FLOATS, money: set[int]) -> dict[str, Any]:
     """Give the columns of one block: how risky the row looks, a factor of the block, one of the group, and the column's own noise."""
     first = numbers()["v"]["first_component"]
-    client, rng = rows.client[has], rows.rng
+    client, visit, rng = rows.client[has], rows.visit[has], rows.rng
     account, velocity = rows.account[has], rows.velocity[has]
     unit = rows.known["usual"][has]
     amount = rows.known["amount"][has]
 
     def factor() -> FLOATS:
         lasting = rng.standard_normal(rows.owners.count, dtype=np.float32)[client]
-        return np.float32(0.85) * lasting + np.float32(0.53) * rng.standard_normal(len(has), dtype=np.float32)
+        return np.float32(0.85) * lasting + np.float32(0.53) * rows.noise()[has]
+
+    def own() -> FLOATS:
+        lasting = rng.standard_normal(rows.owners.count, dtype=np.float32)[client]
+        return np.float32(0.7) * lasting + np.float32(0.714) * rng.standard_normal(rows.visits, dtype=np.float32)[visit]
 
     turns = {b: np.random.default_rng(b).uniform(0.3, 1.3) for _, b, *_ in described}
     looks = {
-        b: np.float32(np.cos(turn)) * (account + np.float32(0.8) * rng.standard_normal(len(has), dtype=np.float32)) + np.float32(np.sin(turn)) * velocity
+        b: np.float32(np.cos(turn)) * (account + np.float32(0.6) * rows.noise()[has]) + np.float32(np.sin(turn)) * velocity
         for b, turn in turns.items()
     }
     factors = {b: factor() for b in turns}
@@ -658,7 +673,7 @@ def _block(rows: Rows, described: list[list[Any]], has: Ints, late: FLOATS, mone
     for number, b, g, zero, one, slope, early, at_end in described:
         shared = np.float32(first[b] ** 0.5)
         rest = np.float32((1 - first[b]) ** 0.5)
-        view = shared * (np.float32(0.7) * factors[b] + np.float32(0.71) * groups[b, g]) + rest * rng.standard_normal(len(has), dtype=np.float32)
+        view = shared * (np.float32(0.7) * factors[b] + np.float32(0.71) * groups[b, g]) + rest * own()
         loading = np.float32(early) + np.float32(at_end - early) * late
         view += np.clip(np.float32(LOADING) * loading, -0.9, 0.9) * looks[b]
         above = (1 - zero - one) * (tail / 2.0) ** -slope
