@@ -22,9 +22,11 @@ SOURCE = {
     "categories": "category_counts.json: [name, rows], commonest first; DeviceInfo and id_33 cut, the rest of their rows in 'others'",
     "missing": "missing_percent.csv: % of all rows",
     "v": "blocks from missing_percent.csv, groups from column_groups_v.json, AUC early and late from time_consistency.csv, "
-    "AUC within product W from segment.csv, share of the first component from dimensionality.csv; the shape of the counts is chosen, see V_SHAPES",
+    "AUC within product W from segment.csv, share of the first component from dimensionality.csv; "
+    "the shape of the counts is chosen, see V_SHAPES",
 }
-# Our choice, after what ieee-cis.md says of V (56 % zero, 38 % one): first and last column, spans of the shares of zero and one, slope of the tail.
+# Our choice, after what ieee-cis.md says of V (56 % zero, 38 % one): first and last column, spans of the shares of zero and one,
+# slope of the tail.
 V_SHAPES = (
     (1, 11, (0.0, 0.06), (0.86, 0.97), 3.0), (12, 34, (0.4, 0.65), (0.3, 0.58), 3.5), (35, 52, (0.4, 0.62), (0.32, 0.58), 3.5),
     (53, 74, (0.38, 0.62), (0.32, 0.6), 3.5), (75, 94, (0.42, 0.66), (0.3, 0.55), 3.5), (95, 125, (0.5, 0.8), (0.18, 0.42), 1.2),
@@ -72,7 +74,7 @@ def categories() -> dict[str, Any]:
 
 
 def vesta(missing: dict[str, float]) -> dict[str, Any]:
-    """Describe V1 to V339: per block of columns that are missing together, its columns with [number, group, zero, one, slope, early, late]."""
+    """Describe V1 to V339 by what is missing together; a column is [number, block, group, zero, one, slope, early, late]."""
     rng = np.random.default_rng(5)
     groups = json.loads((SHARED / "column_groups_v.json").read_text(encoding="utf-8"))["blocks"]
     group_of = {name: (b, g) for b, block in enumerate(groups) for g, names in enumerate(block["groups"]) for name in names}

@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as arrow_csv
 from numpy.typing import NDArray
 
 DAYS = 182  # TransactionDT counts seconds; its first day is day 1
@@ -40,12 +42,16 @@ SUBTLE_TRAITS = (1.0, 0.95, 0.7)
 HOME = 0.75  # of people live where most with their card do
 PERSISTENCE = 0.88  # of a compromised client's rows after the first fraud are fraud
 LATE = 0.62  # of compromised clients with several rows were legit at first
-UNPUBLISHED = {
+UNPUBLISHED: dict[str, dict[str, Any]] = {
     "id_23": {"values": [["IP_PROXY:TRANSPARENT", 3500], ["IP_PROXY:ANONYMOUS", 1070], ["IP_PROXY:HIDDEN", 600]], "others": [0, 0]},
     "id_27": {"values": [["Found", 5155], ["NotFound", 14]], "others": [0, 0]},
 }
-FLOATS = NDArray[np.float32]
+LOADING = 0.5  # of a V column on how its row looks, per standard deviation between fraud and legit
+Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Doubles = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Bytes = NDArray[np.int8]
 
 
 @cache
@@ -55,16 +61,18 @@ def numbers() -> dict[str, Any]:
     return found
 
 
-class Deck(NamedTuple):
+@dataclass(frozen=True)
+class Deck:
     """All cards: number, rows in the whole table, log of the fraud rate (standardised), and card2 to card6."""
 
     card1: Ints
     count: Ints
-    rate: NDArray[np.float64]
+    rate: Doubles
     kinds: dict[str, Ints]
 
 
-class Owners(NamedTuple):
+@dataclass(frozen=True)
+class Owners:
     """All clients: card (place in the deck), address (place in the list, or -1), first day, and how much they invite fraud."""
 
     count: int
@@ -72,7 +80,7 @@ class Owners(NamedTuple):
     card: Ints
     address: Ints
     born: Ints
-    risk: FLOATS
+    risk: Floats
 
 
 @dataclass
@@ -80,7 +88,7 @@ class Rows:
     """The rows in order of time, before they have columns."""
 
     rng: np.random.Generator
-    product: NDArray[np.int8]
+    product: Bytes
     client: Ints
     owners: Owners
     born: Ints  # day on which the client was first seen, at or before its first row
@@ -88,30 +96,30 @@ class Rows:
     visit: Ints  # of one client on one day
     visits: int
     seconds: Ints
-    fraud: NDArray[np.bool_]
-    account: FLOATS
-    velocity: FLOATS
-    event: FLOATS
+    fraud: Bools
+    account: Floats
+    velocity: Floats
+    event: Floats
     known: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.product)
 
-    def noise(self) -> FLOATS:
+    def noise(self) -> Floats:
         """Draw anew for every client's day and, for a third, for every row: what one does in a row looks alike."""
         drawn = np.float32(0.8) * self.rng.standard_normal(self.visits, dtype=np.float32)[self.visit]
         drawn += np.float32(0.6) * self.rng.standard_normal(len(self), dtype=np.float32)
         return drawn
 
-    def habit(self) -> FLOATS:
+    def habit(self) -> Floats:
         """Draw anew for every client, and give it to all its rows."""
         return self.rng.standard_normal(self.owners.count, dtype=np.float32)[self.client]
 
-    def chance(self) -> FLOATS:
+    def chance(self) -> Floats:
         """Draw a share of 1 for every client, and give it to all its rows."""
         return self.rng.random(self.owners.count, dtype=np.float32)[self.client]
 
-    def view(self, account: float = 0, velocity: float = 0, event: float = 0, habit: float = 0.5) -> FLOATS:
+    def view(self, account: float = 0, velocity: float = 0, event: float = 0, habit: float = 0.5) -> Floats:
         """See the traits through noise, of which a share is the client's habit; about 1 wide."""
         rest = max(0.05, 1 - account**2 - velocity**2 - event**2)
         seen = np.float32((rest * habit) ** 0.5) * self.habit() + np.float32((rest * (1 - habit)) ** 0.5) * self.noise()
@@ -140,10 +148,23 @@ def tables(rows: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def write(rows: int, seed: int, folder: Path) -> None:
-    """Write both tables as Kaggle's files."""
+    """Write both tables as Kaggle's files: the bytes that pandas' to_csv would write, several times as fast."""
     folder.mkdir(parents=True, exist_ok=True)
+    plain = arrow_csv.WriteOptions(include_header=False, quoting_style="none")
     for name, frame in zip(("transaction", "identity"), tables(rows, seed), strict=True):
-        frame.to_csv(folder / f"train_{name}.csv", index=False, lineterminator="\n")
+        with (folder / f"train_{name}.csv").open("wb") as file:
+            file.write(f"{','.join(frame.columns)}\n".encode())
+            for start in range(0, len(frame), 50_000):
+                part = frame.iloc[start : start + 50_000]
+                arrow_csv.write_csv(pa.table({column: _spelled(values) for column, values in part.items()}), file, plain)
+
+
+def _spelled(values: pd.Series) -> Any:
+    """Spell numbers as Kaggle does: 1.0, and nothing for a missing value."""
+    if values.dtype != np.float64:
+        return pa.array(values, from_pandas=True)
+    codes, numbers = pd.factorize(values)
+    return pa.array([repr(number) for number in numbers.tolist()], type=pa.string()).take(pa.array(codes, mask=codes < 0))
 
 
 # Who pays, and when
@@ -166,15 +187,17 @@ def _rows(rng: np.random.Generator, rows: int) -> Rows:
     traits = _traits(rng, product, client, owners, time, fraud, state)
     order = np.argsort(seconds, kind="stable")
     seconds = seconds[order]
+    product, client, fraud = product[order], client[order], fraud[order]
+    account, velocity, event = (trait[order] for trait in traits)
     seconds[0], seconds[-1] = FIRST, LAST
-    product, client, fraud, account, velocity, event = (array[order] for array in (product, client, fraud, *traits))
+    owners.born[client[0]] = min(owners.born[client[0]], 1)
     day = seconds // 86_400
     born = np.minimum(owners.born[client], day)
     names, visit = np.unique(client * 256 + day, return_inverse=True)
     return Rows(rng, product, client, owners, born, day, visit, len(names), seconds, fraud, account, velocity, event)
 
 
-def _clock(rng: np.random.Generator, client: Ints, time: NDArray[np.float64], fraud: NDArray[np.bool_]) -> Ints:
+def _clock(rng: np.random.Generator, client: Ints, time: Doubles, fraud: Bools) -> Ints:
     """Give TransactionDT: the day of the visit, an hour by its custom, and minutes between the rows of one visit."""
     rows = len(client)
     hours, rate = np.array(HOURS), np.array(HOURS) * HOURS_FRAUD
@@ -188,9 +211,9 @@ def _clock(rng: np.random.Generator, client: Ints, time: NDArray[np.float64], fr
     return np.asarray(seconds[np.lexsort((seconds, client))])  # a client's rows stay in order: fraud once is fraud from then on
 
 
-def _visits(rng: np.random.Generator, product: int, rows: int) -> tuple[Ints, NDArray[np.float64], NDArray[np.float64]]:
+def _visits(rng: np.random.Generator, product: int, rows: int) -> tuple[Ints, Doubles, Doubles]:
     """Give as many rows of one product: who, and on which day with its fraction; and per person the first day."""
-    many = rows + 20
+    many = 2 * rows + 200  # people: more than enough, for some of them never come
     lasting = rng.random(many) < LASTING[product]
     born = np.where(lasting, rng.uniform(-458, DAYS, many), rng.uniform(0, DAYS, many))
     life = np.where(lasting, rng.exponential(np.where(rng.random(many) < 0.25, 6, 450)), 0)
@@ -206,14 +229,14 @@ def _visits(rng: np.random.Generator, product: int, rows: int) -> tuple[Ints, ND
     shares = np.array(PERIODS) * (1 - sum(np.array(part) for part in MIX.values()) if product == W else np.array(MIX[product]))
     knots = np.r_[0, np.cumsum(shares) / shares.sum()] * DAYS
 
-    def calendar(value: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.where(value < 0, value + 1, np.interp(value, knots, STARTS))
+    def calendar(value: Doubles) -> Doubles:
+        return np.asarray(np.where(value < 0, value + 1, np.interp(value, knots, STARTS)))
 
     names, client = np.unique(client, return_inverse=True)
     return client, np.minimum(calendar(time), DAYS + 0.999), calendar(born[names])
 
 
-def _owners(rng: np.random.Generator, product: NDArray[np.int8], person: Ints, born: Ints) -> tuple[Ints, Owners]:
+def _owners(rng: np.random.Generator, product: Bytes, person: Ints, born: Ints) -> tuple[Ints, Owners]:
     """Give people cards and addresses. Who shares card, address and first day is one client, for nobody can tell them apart."""
     people = len(born)
     kind = np.zeros(people, dtype=np.int8)
@@ -223,7 +246,8 @@ def _owners(rng: np.random.Generator, product: NDArray[np.int8], person: Ints, b
     card = _dealt(rng, deck, np.bincount(person, minlength=people), kind, risk)
     sizes = np.array(numbers()["addr1"], dtype=np.float64)
     sizes /= sizes.sum()
-    home, away = rng.choice(len(sizes), len(deck.count), p=sizes)[card], rng.choice(len(sizes), people, p=(sizes + 1e-5) / np.sum(sizes + 1e-5))
+    home = rng.choice(len(sizes), len(deck.count), p=sizes)[card]
+    away = rng.choice(len(sizes), people, p=(sizes + 1e-5) / np.sum(sizes + 1e-5))
     address = np.where(rng.random(people) < HOME, home, away)
     address[rng.random(people) < np.array([0.0015, 0.945, 0.004, 0.004, 0.01])[kind]] = -1
     key = (card * 400 + address) * 2000 + born + 1000
@@ -232,9 +256,7 @@ def _owners(rng: np.random.Generator, product: NDArray[np.int8], person: Ints, b
     return client[person], Owners(len(first), deck, card[first], address[first], born[first], risk[first])
 
 
-def _compromised(
-    rng: np.random.Generator, product: NDArray[np.int8], client: Ints, owners: Owners, time: NDArray[np.float64]
-) -> tuple[NDArray[np.bool_], Ints]:
+def _compromised(rng: np.random.Generator, product: Bytes, client: Ints, owners: Owners, time: Doubles) -> tuple[Bools, Ints]:
     """Choose compromised clients until fraud has its share of each product's rows; give fraud, and each client's state.
 
     The state is 0 for clients never compromised, 1 for those from their first row on, 2 for those who were legit before.
@@ -271,21 +293,22 @@ def _compromised(
 
 
 def _traits(
-    rng: np.random.Generator, product: NDArray[np.int8], client: Ints, owners: Owners, time: NDArray[np.float64], fraud: NDArray[np.bool_], state: Ints
-) -> tuple[FLOATS, FLOATS, FLOATS]:
+    rng: np.random.Generator, product: Bytes, client: Ints, owners: Owners, time: Doubles, fraud: Bools, state: Ints
+) -> tuple[Floats, Floats, Floats]:
     """Draw account (the client's alone), velocity (in part the client's) and event (the row's) for every row."""
     clients = owners.count
     kind = np.zeros(clients, dtype=np.int8)
     kind[client] = product
     blatant = rng.random(clients) < BLATANT[kind]
     shift = np.where(blatant[:, None], BLATANT_TRAITS, SUBTLE_TRAITS).astype(np.float32)
-    account = np.float32(0.9) * rng.standard_normal(clients, dtype=np.float32) + np.float32(0.436) * owners.risk + shift[:, 0] * (state == 1)
+    account = np.float32(0.9) * rng.standard_normal(clients, dtype=np.float32) + np.float32(0.436) * owners.risk
+    account += shift[:, 0] * (state == 1)
     lasting = rng.standard_normal(clients, dtype=np.float32)
     at_once = np.cumsum(np.r_[True, (client[1:] != client[:-1]) | (np.floor(time[1:]) != np.floor(time[:-1]))]) - 1
 
-    def noise() -> FLOATS:
-        drawn = 0.8 * rng.standard_normal(at_once[-1] + 1)[at_once] + 0.6 * rng.standard_normal(len(client))
-        return drawn.astype(np.float32)
+    def noise() -> Floats:
+        drawn = np.float32(0.8) * rng.standard_normal(at_once[-1] + 1, dtype=np.float32)[at_once]
+        return np.asarray(drawn + np.float32(0.6) * rng.standard_normal(len(client), dtype=np.float32))
 
     velocity = 0.7 * lasting[client] + 0.714 * noise() + shift[client, 1] * fraud
     event = noise() + shift[client, 2] * fraud
@@ -300,24 +323,24 @@ def _texts(names: Sequence[Any], codes: NDArray[Any]) -> Any:
     return pd.array([str(name) for name in names], dtype="str").take(codes.astype(np.int64), allow_fill=True)
 
 
-def _cut(view: FLOATS, shares: Any) -> Ints:
+def _cut(view: Floats, shares: Any) -> Ints:
     """Cut a view into classes of these shares, lowest first; the shares hold to a fraction of a percent."""
+    if not len(view):
+        return np.zeros(0, dtype=np.int64)
     levels = np.cumsum(np.asarray(shares, dtype=np.float64))
-    sample = view[:: max(1, len(view) // 40_000)]
-    return np.searchsorted(np.quantile(sample, np.minimum(levels[:-1] / levels[-1], 1)).astype(np.float32), view) if len(view) else np.zeros(0, np.int64)
+    limits = np.quantile(view[:: max(1, len(view) // 40_000)], np.minimum(levels[:-1] / levels[-1], 1))
+    return np.searchsorted(limits.astype(np.float32), view)
 
 
-def _curve(view: FLOATS, levels: Sequence[float], values: Sequence[float]) -> NDArray[np.float64]:
+def _curve(view: Floats, levels: Any, values: Any) -> Doubles:
     """Map a view to values by its quantiles, straight between them."""
     if not len(view):
         return np.zeros(0)
     sample = view[:: max(1, len(view) // 40_000)]
-    return np.interp(view, np.quantile(sample, levels), values)
+    return np.asarray(np.interp(view, np.quantile(sample, levels), values))
 
 
-def _present(
-    rows: Rows, name: str, chance: FLOATS, shares: dict[int, Any], among: NDArray[np.bool_] | None = None
-) -> NDArray[np.bool_]:
+def _present(rows: Rows, name: str, chance: Floats, shares: dict[int, Any], among: Bools | None = None) -> Bools:
     """Choose the rows that have a value: shares by product (and period, where they drift), moved so that the whole is as published."""
     wanted = 1 - numbers()["missing"][name] / 100 if name[0] != "V" else 1 - _block_missing(name) / 100
     table = np.zeros((5, len(PERIODS)))
@@ -332,7 +355,7 @@ def _present(
         middle = (low + high) / 2
         moved = np.where(fixed, table, 1 / (1 + np.exp(-odds - middle)))
         low, high = (middle, high) if np.sum(moved * weight) < wanted else (low, middle)
-    found: NDArray[np.bool_] = chance < moved.ravel()[cells]
+    found: Bools = chance < moved.ravel()[cells]
     return found if among is None else found & among
 
 
@@ -346,11 +369,11 @@ def _block_missing(name: str) -> float:
     return float(next(block["missing"] for block in numbers()["v"]["blocks"] if any(column[0] == number for column in block["columns"])))
 
 
-def _with_gaps(values: NDArray[Any], present: NDArray[np.bool_]) -> NDArray[np.float64]:
-    return np.where(present, values, np.nan).astype(np.float64)
+def _with_gaps(values: NDArray[Any], present: Bools) -> Doubles:
+    return np.asarray(np.where(present, values, np.nan), dtype=np.float64)
 
 
-def _amounts(rows: Rows) -> NDArray[np.float64]:
+def _amounts(rows: Rows) -> Doubles:
     """Draw amounts in dollars; of a client's, half are its usual one."""
     middle = np.log(np.array([79.0, 32, 125, 50, 35]))[rows.product]
     wide = np.array([0.85, 0.85, 0.6, 0.55, 0.9])[rows.product]
@@ -366,7 +389,7 @@ def _amounts(rows: Rows) -> NDArray[np.float64]:
     domestic = np.select([ending < 0.51, ending < 0.8, ending < 0.87], [whole, whole - 0.05, whole - 0.5], np.round(raw, 2))
     amount = np.select([rows.product == C, rows.product == W], [foreign, domestic], whole)
     rows.known["amount"] = amount.astype(np.float32)
-    return np.clip(np.round(amount, 3), 0.251, 31_937.391)
+    return np.asarray(np.clip(np.round(amount, 3), 0.251, 31_937.391))
 
 
 def _deck(rng: np.random.Generator) -> Deck:
@@ -383,7 +406,7 @@ def _deck(rng: np.random.Generator) -> Deck:
     return Deck(card1, count, rate, {name: _kind(rng, name, count, rate) for name in ("card2", "card3", "card4", "card5", "card6")})
 
 
-def _kind(rng: np.random.Generator, name: str, count: Ints, rate: NDArray[np.float64]) -> Ints:
+def _kind(rng: np.random.Generator, name: str, count: Ints, rate: Doubles) -> Ints:
     """Give every card its card2 (to card6): a place in the list of the published values, riskier ones for riskier cards."""
     shares = np.array([rows for _, rows, _ in numbers()["cards"][name]], dtype=np.float64)
     risk = np.argsort([fraud for _, _, fraud in numbers()["cards"][name]], kind="stable")
@@ -409,8 +432,8 @@ def _kind(rng: np.random.Generator, name: str, count: Ints, rate: NDArray[np.flo
     return kind
 
 
-def _dealt(rng: np.random.Generator, deck: Deck, size: Ints, product: NDArray[np.int8], risk: FLOATS) -> Ints:
-    """Give every person a card, so that cards have about their published rows; foreign cards go to product C, risky ones to risky people."""
+def _dealt(rng: np.random.Generator, deck: Deck, size: Ints, product: Bytes, risk: Floats) -> Ints:
+    """Give every person a card, so that cards have about their published rows; foreign ones to product C, risky ones to risky people."""
     rows, whole = int(size.sum()), int(deck.count.sum())
     quota = rng.multivariate_hypergeometric(deck.count, rows, method="marginals") if rows <= whole else deck.count * rows // whole
     card = np.full(len(size), -1)
@@ -428,8 +451,8 @@ def _dealt(rng: np.random.Generator, deck: Deck, size: Ints, product: NDArray[np
         people = people[np.argsort(0.6 * risk[people] + 0.8 * rng.standard_normal(len(people)))]
         cards = np.setdiff1d(cards, rare)
         cards = cards[np.argsort(0.8 * deck.rate[cards] + 0.6 * rng.standard_normal(len(cards)))]
-        ends = np.cumsum(quota[cards]) / max(1, quota[cards].sum())
-        middle = (np.cumsum(size[people]) - size[people] / 2) / max(1, size[people].sum())
+        ends = np.cumsum(quota[cards]) / np.maximum(np.sum(quota[cards]), 1)
+        middle = (np.cumsum(size[people]) - size[people] / 2) / np.maximum(np.sum(size[people]), 1)
         card[people] = cards[np.minimum(np.searchsorted(ends, middle), len(cards) - 1)]
     return card
 
@@ -453,10 +476,11 @@ def _places(rows: Rows) -> dict[str, Any]:
     address = rows.owners.address[rows.client]
     values = rng.permutation(np.arange(100, 541))[: len(numbers()["addr1"])].astype(np.float64)
     addr1, has_address = values[address], address >= 0
-    addr2 = rng.choice([87.0, 60, 96, 32, 65, 16, 31, 19, 26, 27], rows.owners.count, p=[0.991, 0.0055, 0.001, 0.0005, 0.0005, *[0.0003] * 5])[rows.client]
+    countries = [87.0, 60, 96, 32, 65, 16, 31, 19, 26, 27]
+    addr2 = rng.choice(countries, rows.owners.count, p=[0.991, 0.0055, 0.001, 0.0005, 0.0005, *[0.0003] * 5])[rows.client]
     dist1 = np.floor(_curve(rows.view(event=0.1, habit=0.85), (0, 0.1, 0.5, 0.75, 0.9, 0.97, 1), (0, 1, 8, 24, 150, 900, 10_286)))
     dist2 = np.floor(_curve(rows.view(event=0.15, habit=0.8), (0, 0.1, 0.5, 0.75, 0.9, 0.97, 1), (0, 5, 37, 206, 700, 1500, 11_623)))
-    columns = {
+    columns: dict[str, Any] = {
         "addr1": _with_gaps(addr1, has_address),
         "addr2": _with_gaps(addr2, has_address),
         "dist1": _with_gaps(dist1, _present(rows, "dist1", rows.chance(), {W: (0.52, 0.52, 0.52, 0.53, 0.55, 0.56, 0.56, 0.56)})),
@@ -472,9 +496,9 @@ def _places(rows: Rows) -> dict[str, Any]:
     return columns
 
 
-def _category(rows: Rows, name: str, view: FLOATS, present: NDArray[np.bool_], others: Callable[[int], str] = "other {}".format) -> Any:
+def _category(rows: Rows, name: str, view: Floats, present: Bools, others: Callable[[int], str] = "other {}".format) -> Any:
     """Give a column of text with the published shares; the order in which a view rises through the values is chosen once."""
-    given = numbers()["categories"].get(name) or UNPUBLISHED[name]
+    given: dict[str, Any] = numbers()["categories"].get(name) or UNPUBLISHED[name]
     count, left = given["others"]
     names = [value for value, _ in given["values"]] + [others(number) for number in range(count)]
     shares = np.r_[[share for _, share in given["values"]], left * _zipf(count)]
@@ -484,7 +508,7 @@ def _category(rows: Rows, name: str, view: FLOATS, present: NDArray[np.bool_], o
     return _texts(names, codes)
 
 
-def _zipf(count: int) -> NDArray[np.float64]:
+def _zipf(count: int) -> Doubles:
     weights = 1 / (np.arange(count) + 20.0)
     return np.asarray(weights / weights.sum()) if count else np.zeros(0)
 
@@ -498,7 +522,7 @@ def _counts(rows: Rows) -> dict[str, Any]:
     calm = rows.view(account=-0.35, velocity=-0.1, habit=0.9)
     is_w = rows.product == W
 
-    def count(share: float, own: FLOATS, values: Sequence[float]) -> NDArray[np.float64]:
+    def count(share: float, own: Floats, values: Sequence[float]) -> Doubles:
         return np.floor(_curve(np.float32(share) * common + np.float32((1 - share**2) ** 0.5) * own, levels, values))
 
     columns: dict[str, Any] = {}
@@ -513,7 +537,8 @@ def _counts(rows: Rows) -> dict[str, Any]:
         elif number == 3:
             column = np.where((rows.rng.random(len(rows)) < 0.016) & ~is_w, 1, 0)
         elif number in {5, 9}:
-            column = np.where(is_w, np.floor(_curve(-0.3 * common + own, (0, 0.4, 0.65, 0.8, 0.9, 0.99, 1), (0, 0.99, 2, 4, 8, 40, 349))), 0)
+            few = _curve(-0.3 * common + own, (0, 0.4, 0.65, 0.8, 0.9, 0.99, 1), (0, 0.99, 2, 4, 8, 40, 349))
+            column = np.where(is_w, np.floor(few), 0)
         else:
             column = np.where(is_w, 0, np.floor(_curve(0.7 * common + 0.7 * own, levels, lowered)))
         columns[f"C{number}"] = column.astype(np.float64)
@@ -523,7 +548,6 @@ def _counts(rows: Rows) -> dict[str, Any]:
 def _days(rows: Rows) -> dict[str, Any]:
     """Give D1 to D15: days since the client did this or that. A client's day minus D1 never changes."""
     rng = rows.rng
-    zero = np.zeros(len(rows))
     d1 = (rows.day - rows.born).clip(0, 640).astype(np.float64)
     order = np.lexsort((rows.seconds, rows.client))
     gap = np.full(len(rows), -1.0)
@@ -537,17 +561,18 @@ def _days(rows: Rows) -> dict[str, Any]:
     has_d1 = rows.rng.random(len(rows)) >= 0.0021488
     rows.known["has_d1"] = has_d1
 
-    def anchored(equal: float, later: float) -> NDArray[np.float64]:
+    def anchored(equal: float, later: float) -> Doubles:
         """Count from the client's first day, from a later one, or from an earlier one."""
         lot = rows.chance()
-        moved = np.where(lot < equal, 0, np.where(lot < equal + later, -np.floor(640 * rows.chance() ** 2), np.floor(-120 * np.log(rows.chance()))))
-        return np.maximum(d1 + moved, 0).clip(0, 876)
+        sooner = np.floor(-120 * np.log1p(-rows.chance()))
+        moved = np.select([lot < equal, lot < equal + later], [0, -np.floor(640 * rows.chance() ** 2)], sooner)
+        return np.asarray((d1 + moved).clip(0, 876))
 
     early = (0.03, 0.03, 0.03, 0.2, 0.2, 0.2, 0.2, 0.2)
     chance = rows.chance()
     rows.known["chance RHS"] = chance
     rhs = {W: 0.99, C: 0.99, R: early, H: early, S: early}
-    has: dict[str, NDArray[np.bool_]] = {"D10": _present(rows, "V12", chance, rhs), "V53": _present(rows, "V53", chance, rhs)}
+    has: dict[str, Bools] = {"D10": _present(rows, "V12", chance, rhs), "V53": _present(rows, "V53", chance, rhs)}
     has["D15"] = _present(rows, "D15", chance, rhs | {W: 0.975, C: 0.97})
     matched = rows.chance()
     rows.known["chance M"] = matched
@@ -564,12 +589,12 @@ def _days(rows: Rows) -> dict[str, Any]:
     rows.known["D8"] = _present(rows, "D8", rows.chance(), {C: 0.5, R: 0.55, H: 0.6, S: 0.5}, rows.known["identity"])
     long = np.floor(_curve(rows.view(event=-0.2, account=-0.2), (0, 0.2, 0.5, 0.75, 0.95, 1), (0, 6, 38, 190, 700, 1707)))
 
-    def rare(name: str, shares: dict[int, Any], zero_share: float, account: float) -> NDArray[np.float64]:
+    def rare(name: str, shares: dict[int, Any], zero_share: float, account: float) -> Doubles:
         view = rows.view(account=account)
         levels = (0, zero_share, zero_share + 0.3 * (1 - zero_share), 0.95, 1)
         return _with_gaps(np.floor(_curve(view, levels, (0, 0.99, 20, 400, 843))), _present(rows, name, rows.chance(), shares))
 
-    columns = {
+    return {
         "D1": _with_gaps(d1, has_d1),
         "D2": _with_gaps(d2, has_d2 & has_d1),
         "D3": _with_gaps(d3, has_d3 & has_d1),
@@ -586,8 +611,6 @@ def _days(rows: Rows) -> dict[str, Any]:
         "D14": rare("D14", {C: 0.75, R: 0.1, H: 0.1, S: 0.1}, 0.6, -0.2),
         "D15": _with_gaps(anchored(0.5, 0.25), has["D15"]),
     }
-    assert len(zero) == len(rows)
-    return columns
 
 
 def _matches(rows: Rows) -> dict[str, Any]:
@@ -616,7 +639,7 @@ def _matches(rows: Rows) -> dict[str, Any]:
     return {name: columns[name] for name in has}
 
 
-def _risky_chance(rows: Rows, account: float) -> FLOATS:
+def _risky_chance(rows: Rows, account: float) -> Floats:
     """Give a share of 1 that falls (or rises) with the account's trait."""
     view = rows.view(account=account, habit=1)
     return _curve(view, np.linspace(0, 1, 101), np.linspace(0, 1, 101)).astype(np.float32)
@@ -644,7 +667,7 @@ def _vesta(rows: Rows) -> dict[str, Any]:
     return {f"V{number}": columns[f"V{number}"] for number in range(1, 340)}
 
 
-def _block(rows: Rows, described: list[list[Any]], has: Ints, late: FLOATS, money: set[int]) -> dict[str, Any]:
+def _block(rows: Rows, described: list[list[Any]], has: Ints, late: Floats, money: set[int]) -> dict[str, Any]:
     """Give the columns of one block: how risky the row looks, a factor of the block, one of the group, and the column's own noise."""
     first = numbers()["v"]["first_component"]
     client, visit, rng = rows.client[has], rows.visit[has], rows.rng
@@ -652,19 +675,19 @@ def _block(rows: Rows, described: list[list[Any]], has: Ints, late: FLOATS, mone
     unit = rows.known["usual"][has]
     amount = rows.known["amount"][has]
 
-    def factor() -> FLOATS:
+    def factor() -> Floats:
         lasting = rng.standard_normal(rows.owners.count, dtype=np.float32)[client]
         return np.float32(0.85) * lasting + np.float32(0.53) * rows.noise()[has]
 
-    def own() -> FLOATS:
+    def own() -> Floats:
         lasting = rng.standard_normal(rows.owners.count, dtype=np.float32)[client]
         return np.float32(0.7) * lasting + np.float32(0.714) * rng.standard_normal(rows.visits, dtype=np.float32)[visit]
 
     turns = {b: np.random.default_rng(b).uniform(0.3, 1.3) for _, b, *_ in described}
-    looks = {
-        b: np.float32(np.cos(turn)) * (account + np.float32(0.6) * rows.noise()[has]) + np.float32(np.sin(turn)) * velocity
-        for b, turn in turns.items()
-    }
+    looks = {}
+    for b, turn in turns.items():
+        blurred = account + np.float32(0.6) * rows.noise()[has]
+        looks[b] = np.float32(np.cos(turn)) * blurred + np.float32(np.sin(turn)) * velocity
     factors = {b: factor() for b in turns}
     groups = {(b, g): factor() for _, b, g, *_ in described}
     tail = np.array([3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100, 200, 400])
@@ -686,20 +709,14 @@ def _block(rows: Rows, described: list[list[Any]], has: Ints, late: FLOATS, mone
     return columns
 
 
-LOADING = 0.5  # of a V column on how its row looks, per standard deviation between fraud and legit
-
-
 def _identity(rows: Rows) -> pd.DataFrame:
     """Give the identity table: the rows that came with a device."""
     with_identity = rows.known["identity"]
     which = np.flatnonzero(with_identity)
-    n = len(which)
-    rng = rows.rng
     missing = numbers()["missing"]
-    columns: dict[str, Any] = {}
-    shared = {}
+    shared: dict[str, Any] = {}
 
-    def has(name: str, group: str) -> NDArray[np.bool_]:
+    def has(name: str, group: str) -> Bools:
         """Columns of a group are missing in the same rows."""
         key = f"{group} {missing[name]:.4f}"
         chance = shared.setdefault(group, rows.chance())
@@ -708,7 +725,7 @@ def _identity(rows: Rows) -> pd.DataFrame:
             rhs: dict[int, Any] = {C: 0.0, R: 0.95, H: 0.95, S: 0.9}
             shares = {"screen": rhs, "14": rhs, "33": rhs}.get(group, wide)
             shared[key] = _present(rows, name, chance, shares, with_identity) if group != "9" else rows.known["D8"]
-        found: NDArray[np.bool_] = shared[key]
+        found: Bools = shared[key]
         return found
 
     numeric: dict[str, tuple[str, tuple[float, ...], tuple[float, ...]]] = {
@@ -725,7 +742,7 @@ def _identity(rows: Rows) -> pd.DataFrame:
         "id_25": ("7", (0.4, 0.3, 0.3), (321, 205, 426)), "id_26": ("7", (0.4, 0.3, 0.3), (161, 184, 142)),
         "id_32": ("screen", (0.08, 0.9, 0.02), (32, 24, 16)),
     }  # fmt: skip
-    frame: dict[str, Any] = {"TransactionID": which + 2_987_000}
+    columns: dict[str, Any] = {"TransactionID": which + 2_987_000}
     for number in range(1, 39):
         name = f"id_{number:02d}"
         if name == "id_02":
@@ -736,7 +753,7 @@ def _identity(rows: Rows) -> pd.DataFrame:
             group, shares, values = numeric[name]
             loading = float(np.random.default_rng(number).choice([-1, 1])) * 0.22
             codes = _cut(rows.view(account=loading, habit=0.6)[which], shares)
-            present = np.ones(n, dtype=bool) if number == 1 else has(name, group)[which]
+            present = np.ones(len(which), dtype=bool) if number == 1 else has(name, group)[which]
             columns[name] = np.where(present, np.array(values, dtype=np.float64)[codes], np.nan)
         else:
             group = {12: "", 23: "7", 27: "7", 30: "screen", 33: "33", 34: "screen", 18: "18"}.get(number, "11")
@@ -746,9 +763,7 @@ def _identity(rows: Rows) -> pd.DataFrame:
     for name in ("DeviceType", "DeviceInfo"):
         present = has(name, "11" if name == "DeviceType" else "info") & with_identity
         columns[name] = _category(rows, name, rows.view(account=0.3, habit=0.9), present, "device {} Build/NRD90M".format).take(which)
-    frame |= columns
-    del rng
-    return pd.DataFrame(frame, copy=False)
+    return pd.DataFrame(columns, copy=False)
 
 
 def _screen(number: int) -> str:
