@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv as arrow_csv
+import pyarrow.csv
 from numpy.typing import NDArray
 
 DAYS = 182  # TransactionDT counts seconds; its first day is day 1
@@ -150,13 +150,13 @@ def tables(rows: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 def write(rows: int, seed: int, folder: Path) -> None:
     """Write both tables as Kaggle's files: the bytes that pandas' to_csv would write, several times as fast."""
     folder.mkdir(parents=True, exist_ok=True)
-    plain = arrow_csv.WriteOptions(include_header=False, quoting_style="none")
+    plain = pyarrow.csv.WriteOptions(include_header=False, quoting_style="none")
     for name, frame in zip(("transaction", "identity"), tables(rows, seed), strict=True):
         with (folder / f"train_{name}.csv").open("wb") as file:
             file.write(f"{','.join(frame.columns)}\n".encode())
             for start in range(0, len(frame), 50_000):
                 part = frame.iloc[start : start + 50_000]
-                arrow_csv.write_csv(pa.table({column: _spelled(values) for column, values in part.items()}), file, plain)
+                pyarrow.csv.write_csv(pa.table({column: _spelled(values) for column, values in part.items()}), file, plain)
 
 
 def _spelled(values: pd.Series) -> Any:
@@ -651,9 +651,12 @@ def _vesta(rows: Rows) -> dict[str, Any]:
     chance = rows.known["chance identity"]
     few = rows.chance()
     others = {R: 0.99, H: 0.99, S: 0.99}
+    has_143 = _present(rows, "V143", few, others)
+    has_138 = has_143.copy()
+    has_138[rows.rng.choice(np.flatnonzero(has_143), min(1 + len(rows) // 100_000, int(has_143.sum())), replace=False)] = False
     presence = {
         1: rows.known["D11"], 12: rows.known["D10"], 35: rows.known["D4"], 53: rows.known["V53"], 75: rows.known["D15"],
-        95: rows.rng.random(len(rows)) >= 0.000532, 138: _present(rows, "V138", few, others), 143: _present(rows, "V143", few, others),
+        95: rows.rng.random(len(rows)) >= 0.000532, 138: has_138, 143: has_143,
         167: _present(rows, "V167", chance, {C: 0.84} | others), 169: _present(rows, "V169", chance, {C: 0.84} | others),
         217: _present(rows, "V217", chance, {C: 0.7} | others), 220: _present(rows, "V220", chance, {C: 0.86} | others),
         279: rows.rng.random(len(rows)) >= 0.00002, 281: rows.known["has_d1"], 322: _present(rows, "V322", few, others),
