@@ -24,7 +24,7 @@ W, C, R, H, S = range(5)
 # Periods start on these days; a share of all rows falls in each, and in each a share of its rows is C, R, H or S.
 STARTS = (1, 13, 27, 31, 61, 91, 121, 151, 183)
 PERIODS = (0.10, 0.10, 0.03, 0.154, 0.154, 0.154, 0.154, 0.154)
-SECOND_MONTH = 31
+SECOND_MONTH, LAST_MONTH = 31, 151
 MIX = {
     C: (0.116,) * 8,
     R: (0.12, 0.23, 0.105, 0.0336, 0.032, 0.032, 0.0336, 0.037),
@@ -35,10 +35,10 @@ MIX = {
 HOURS = (6.4, 5.7, 4.5, 3.2, 2.1, 1.1, 0.5, 0.25, 0.1, 0.15, 0.25, 0.6, 1.3, 2.6, 4.3, 5.6, 6.8, 7.4, 7.7, 7.7, 7.6, 7.3, 7.1, 6.8)
 HOURS_FRAUD = (1, 0.95, 1, 1.05, 1.3, 1.7, 2.2, 2.8, 3.0, 2.7, 1.9, 1.3, 0.75, 0.6, 0.55, 0.65, 0.85, 1, 1.05, 1.05, 1.05, 1.1, 1.1, 1.1)
 # By product: share of clients who come back, of compromised clients the share that looks it, and where their traits then lie.
-LASTING = np.array([0.53, 0.36, 0.19, 0.19, 0.24])
+LASTING = np.array([0.50, 0.34, 0.18, 0.18, 0.23])
 BLATANT = np.array([0.22, 0.62, 0.55, 0.55, 0.55])
 BLATANT_TRAITS = (2.4, 2.5, 1.6)  # account, velocity, event, in standard deviations
-SUBTLE_TRAITS = (1.0, 0.95, 0.7)
+SUBTLE_TRAITS = (1.15, 1.08, 0.8)
 HOME = 0.75  # of people live where most with their card do
 PERSISTENCE = 0.88  # of a compromised client's rows after the first fraud are fraud
 LATE = 0.62  # of compromised clients with several rows were legit at first
@@ -102,6 +102,11 @@ class Rows:
     event: Floats
     known: dict[str, NDArray[Any]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.known["size"] = np.bincount(self.client, minlength=self.owners.count)
+        self.known["kind"] = np.zeros(self.owners.count, dtype=np.int8)
+        self.known["kind"][self.client] = self.product
+
     def __len__(self) -> int:
         return len(self.product)
 
@@ -116,8 +121,15 @@ class Rows:
         return self.rng.standard_normal(self.owners.count, dtype=np.float32)[self.client]
 
     def chance(self) -> Floats:
-        """Draw a share of 1 for every client, and give it to all its rows."""
-        return self.rng.random(self.owners.count, dtype=np.float32)[self.client]
+        """Draw a share of 1 for every client, and give it to all its rows; in every product as many rows lie in each tenth."""
+        size, kind = self.known["size"], self.known["kind"]
+        order = np.lexsort((self.rng.random(len(size), dtype=np.float32), kind))
+        passed = np.cumsum(size[order])
+        ends = np.cumsum(np.bincount(kind, weights=size, minlength=5))
+        before = np.r_[0, ends[:-1]][kind[order]]
+        share = np.empty(len(size), dtype=np.float32)
+        share[order] = (passed - size[order] / 2 - before) / (ends[kind[order]] - before)
+        return share[self.client]
 
     def view(self, account: float = 0, velocity: float = 0, event: float = 0, habit: float = 0.5) -> Floats:
         """See the traits through noise, of which a share is the client's habit; about 1 wide."""
@@ -224,7 +236,7 @@ def _visits(rng: np.random.Generator, product: int, rows: int) -> tuple[Ints, Do
     client = np.repeat(np.arange(many), visits)
     is_first = np.r_[True, client[1:] != client[:-1]] & (born[client] >= 0)
     time = np.where(is_first, born[client], start[client] + rng.random(len(client)) * (stop - start)[client])
-    repeats = rng.geometric(1 / 1.25, len(client))
+    repeats = rng.geometric(1 / 1.18, len(client))
     client, time = np.repeat(client, repeats)[:rows], np.repeat(time, repeats)[:rows]
     shares = np.array(PERIODS) * (1 - sum(np.array(part) for part in MIX.values()) if product == W else np.array(MIX[product]))
     knots = np.r_[0, np.cumsum(shares) / shares.sum()] * DAYS
@@ -270,7 +282,12 @@ def _compromised(rng: np.random.Generator, product: Bytes, client: Ints, owners:
     would = (place == since[client]) | ((place > since[client]) & (rng.random(rows) < PERSISTENCE))
     early = time[begin] < SECOND_MONTH
     returning = owners.born < np.floor(time[begin])
-    weight = np.minimum(size, 8) ** 0.6 * np.where(early, 0.6, 1.0) * np.where(returning, 0.5, 1.0) * np.exp(0.6 * owners.risk)
+    weight = (
+        np.minimum(size, 8) ** 0.8
+        * np.select([early, time[begin] > LAST_MONTH], [0.62, 0.85], 1.0)
+        * np.where(returning, 0.35, 1.0)
+        * np.exp(0.7 * owners.risk)
+    )
     lot = rng.exponential(1, clients) / weight
     cost = np.bincount(client, weights=would, minlength=clients)
     state = np.zeros(clients, dtype=np.int64)
@@ -376,7 +393,7 @@ def _with_gaps(values: NDArray[Any], present: Bools) -> Doubles:
 def _amounts(rows: Rows) -> Doubles:
     """Draw amounts in dollars; of a client's, half are its usual one."""
     middle = np.log(np.array([79.0, 32, 125, 50, 35]))[rows.product]
-    wide = np.array([0.85, 0.85, 0.6, 0.55, 0.9])[rows.product]
+    wide = np.array([0.93, 0.93, 0.66, 0.6, 1.0])[rows.product]
     usual = rows.habit()
     again = rows.rng.random(len(rows)) < 0.5
     spread = np.where(again & ~rows.fraud, 0.0, 0.75 * rows.noise() + 0.3 * rows.event)
@@ -424,7 +441,7 @@ def _kind(rng: np.random.Generator, name: str, count: Ints, rate: Doubles) -> In
     taken = place < len(rare)
     kind[small[taken]] = rare[place[taken]]
     rest = np.setdiff1d(np.arange(len(count)), small[taken])
-    rest = rest[np.argsort(0.7 * rate[rest] + 0.7 * rng.standard_normal(len(rest)))]
+    rest = rest[np.argsort(0.85 * rate[rest] + 0.5 * rng.standard_normal(len(rest)))]
     common = risk[~np.isin(risk, rare)]
     ends = np.cumsum(shares[common]) / shares[common].sum()
     place = np.searchsorted(ends, (np.cumsum(count[rest]) - count[rest] / 2) / count[rest].sum())
@@ -557,7 +574,7 @@ def _days(rows: Rows) -> dict[str, Any]:
     lot = rng.random(len(rows))
     has_d2 = np.where(d1 > 0, lot < 0.9425, lot < 0.053)
     d2 = np.where((d1 > 0) & (lot > 0.885), d1 + np.ceil(rng.exponential(30, len(rows))), d1)
-    has_d3 = np.where(d1 > 0, rng.random(len(rows)) < 0.975, rng.random(len(rows)) < 0.12)
+    has_d3 = np.where(d1 > 0, rng.random(len(rows)) < 0.945, rng.random(len(rows)) < 0.12)
     has_d1 = rows.rng.random(len(rows)) >= 0.0021488
     rows.known["has_d1"] = has_d1
 
@@ -701,7 +718,7 @@ def _block(rows: Rows, described: list[list[Any]], has: Ints, late: Floats, mone
         rest = np.float32((1 - first[b]) ** 0.5)
         view = shared * (np.float32(0.7) * factors[b] + np.float32(0.71) * groups[b, g]) + rest * own()
         loading = np.float32(early) + np.float32(at_end - early) * late
-        view += np.clip(np.float32(LOADING) * loading, -0.9, 0.9) * looks[b]
+        view += np.clip(np.float32(LOADING if number < 138 or number > 278 else 1.2 * LOADING) * loading, -0.9, 0.9) * looks[b]
         above = (1 - zero - one) * (tail / 2.0) ** -slope
         count = values[_cut(view, np.diff(np.r_[0, zero, zero + one, 1 - above, 1]))].astype(np.float64)
         if number in money:
