@@ -35,7 +35,7 @@ MIX = {
 HOURS = (6.4, 5.7, 4.5, 3.2, 2.1, 1.1, 0.5, 0.25, 0.1, 0.15, 0.25, 0.6, 1.3, 2.6, 4.3, 5.6, 6.8, 7.4, 7.7, 7.7, 7.6, 7.3, 7.1, 6.8)
 HOURS_FRAUD = (1, 0.95, 1, 1.05, 1.3, 1.7, 2.2, 2.8, 3.0, 2.7, 1.9, 1.3, 0.75, 0.6, 0.55, 0.65, 0.85, 1, 1.05, 1.05, 1.05, 1.1, 1.1, 1.1)
 # By product: share of clients who come back, of compromised clients the share that looks it, and where their traits then lie.
-LASTING = np.array([0.50, 0.34, 0.18, 0.18, 0.23])
+LASTING = np.array([0.53, 0.36, 0.19, 0.19, 0.25])
 BLATANT = np.array([0.22, 0.62, 0.55, 0.55, 0.55])
 BLATANT_TRAITS = (2.4, 2.5, 1.6)  # account, velocity, event, in standard deviations
 SUBTLE_TRAITS = (1.15, 1.08, 0.8)
@@ -233,6 +233,10 @@ def _visits(rng: np.random.Generator, product: int, rows: int) -> tuple[Ints, Do
     rate = np.exp(rng.normal(np.log(1 / 60), 0.9, many))  # visits per day
     later = rng.poisson(rate * np.maximum(stop - start, 0))
     visits = later + (born >= 0)
+    # Two of three come in one spell only, so that most clients of the last weeks were not there before.
+    spell = rng.random(many) < 0.67
+    start = np.where(spell & (born < 0), start + rng.random(many) * (stop - start), start)
+    stop = np.where(spell, np.minimum(stop, start + rng.exponential(20, many)), stop)
     client = np.repeat(np.arange(many), visits)
     is_first = np.r_[True, client[1:] != client[:-1]] & (born[client] >= 0)
     time = np.where(is_first, born[client], start[client] + rng.random(len(client)) * (stop - start)[client])
@@ -697,11 +701,11 @@ def _block(rows: Rows, described: list[list[Any]], has: Ints, late: Floats, mone
 
     def factor() -> Floats:
         lasting = rng.standard_normal(rows.owners.count, dtype=np.float32)[client]
-        return np.float32(0.85) * lasting + np.float32(0.53) * rows.noise()[has]
+        return np.float32(0.9) * lasting + np.float32(0.436) * rows.noise()[has]
 
     def own() -> Floats:
         lasting = rng.standard_normal(rows.owners.count, dtype=np.float32)[client]
-        return np.float32(0.7) * lasting + np.float32(0.714) * rng.standard_normal(rows.visits, dtype=np.float32)[visit]
+        return np.float32(0.8) * lasting + np.float32(0.6) * rng.standard_normal(rows.visits, dtype=np.float32)[visit]
 
     turns = {b: np.random.default_rng(b).uniform(0.3, 1.3) for _, b, *_ in described}
     looks = {}
