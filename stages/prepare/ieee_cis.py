@@ -38,7 +38,7 @@ HOURS_FRAUD = (1, 0.95, 1, 1.05, 1.3, 1.7, 2.2, 2.8, 3.0, 2.7, 1.9, 1.3, 0.75, 0
 LASTING = np.array([0.53, 0.36, 0.19, 0.19, 0.25])
 BLATANT = np.array([0.22, 0.62, 0.55, 0.55, 0.55])
 BLATANT_TRAITS = (2.4, 2.5, 1.6)  # account, velocity, event, in standard deviations
-SUBTLE_TRAITS = (1.15, 1.08, 0.8)
+SUBTLE_TRAITS = (1.1, 1.05, 0.8)
 HOME = 0.75  # of people live where most with their card do
 PERSISTENCE = 0.88  # of a compromised client's rows after the first fraud are fraud
 LATE = 0.62  # of compromised clients with several rows were legit at first
@@ -233,8 +233,8 @@ def _visits(rng: np.random.Generator, product: int, rows: int) -> tuple[Ints, Do
     rate = np.exp(rng.normal(np.log(1 / 60), 0.9, many))  # visits per day
     later = rng.poisson(rate * np.maximum(stop - start, 0))
     visits = later + (born >= 0)
-    # Two of three come in one spell only, so that most clients of the last weeks were not there before.
-    spell = rng.random(many) < 0.67
+    # Nearly half come in one spell only, so that most clients of the last weeks were not there before.
+    spell = rng.random(many) < 0.45
     start = np.where(spell & (born < 0), start + rng.random(many) * (stop - start), start)
     stop = np.where(spell, np.minimum(stop, start + rng.exponential(20, many)), stop)
     client = np.repeat(np.arange(many), visits)
@@ -288,7 +288,7 @@ def _compromised(rng: np.random.Generator, product: Bytes, client: Ints, owners:
     returning = owners.born < np.floor(time[begin])
     weight = (
         np.minimum(size, 8) ** 0.8
-        * np.select([early, time[begin] > LAST_MONTH], [0.62, 0.85], 1.0)
+        * np.select([early, time[begin] > LAST_MONTH], [0.52, 1.05], 1.0)
         * np.where(returning, 0.35, 1.0)
         * np.exp(0.7 * owners.risk)
     )
@@ -328,10 +328,10 @@ def _traits(
     at_once = np.cumsum(np.r_[True, (client[1:] != client[:-1]) | (np.floor(time[1:]) != np.floor(time[:-1]))]) - 1
 
     def noise() -> Floats:
-        drawn = np.float32(0.8) * rng.standard_normal(at_once[-1] + 1, dtype=np.float32)[at_once]
-        return np.asarray(drawn + np.float32(0.6) * rng.standard_normal(len(client), dtype=np.float32))
+        drawn = np.float32(0.35) * rng.standard_normal(at_once[-1] + 1, dtype=np.float32)[at_once]
+        return np.asarray(drawn + np.float32(0.937) * rng.standard_normal(len(client), dtype=np.float32))
 
-    velocity = 0.7 * lasting[client] + 0.714 * noise() + shift[client, 1] * fraud
+    velocity = 0.6 * lasting[client] + 0.8 * noise() + shift[client, 1] * fraud
     event = noise() + shift[client, 2] * fraud
     return account[client], velocity.astype(np.float32), event.astype(np.float32)
 
@@ -539,7 +539,7 @@ def _counts(rows: Rows) -> dict[str, Any]:
     levels = (0, 0.53, 0.70, 0.78, 0.84, 0.88, 0.92, 0.95, 0.97, 0.99, 0.997, 0.9995, 1)
     values = (1, 1.99, 2.99, 3.99, 6, 9, 16, 30, 60, 150, 600, 2000, 4685)
     lowered = (0, 0.99, 1.5, 2.99, 4, 6, 11, 20, 40, 100, 450, 1500, 2253)
-    common = rows.view(account=0.2, velocity=0.35, habit=0.8)
+    common = rows.view(account=0.18, velocity=0.33, habit=0.5)
     calm = rows.view(account=-0.35, velocity=-0.1, habit=0.9)
     is_w = rows.product == W
 
@@ -651,7 +651,7 @@ def _matches(rows: Rows) -> dict[str, Any]:
         loading = {"M3": -0.2, "M2": -0.15, "M5": 0.2, "M6": -0.2}.get(name, 0.1)
         columns[name] = _category(rows, name, rows.view(account=loading, habit=0.6), present)
     shares = {W: (0.66, 0.17, 0.17), C: (0.25, 0.15, 0.6), S: (0.5, 0.25, 0.25)}
-    view = rows.view(account=0.65, event=0.25, habit=0.6)
+    view = rows.view(account=0.58, event=0.22, habit=0.6)
     codes = np.full(len(rows), -1)
     for product, cut in shares.items():
         mine = has["M4"] & (rows.product == product)
@@ -710,7 +710,7 @@ def _block(rows: Rows, described: list[list[Any]], has: Ints, late: Floats, mone
     turns = {b: np.random.default_rng(b).uniform(0.3, 1.3) for _, b, *_ in described}
     looks = {}
     for b, turn in turns.items():
-        blurred = account + np.float32(0.6) * rows.noise()[has]
+        blurred = account + np.float32(0.8) * rng.standard_normal(len(has), dtype=np.float32)
         looks[b] = np.float32(np.cos(turn)) * blurred + np.float32(np.sin(turn)) * velocity
     factors = {b: factor() for b in turns}
     groups = {(b, g): factor() for _, b, g, *_ in described}
