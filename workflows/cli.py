@@ -53,8 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--split", choices=("time", "order", "random"))
     made.add_argument("--out", type=Path, default=None, help="where to write it (default: configs/<table>.yaml)")
     made.add_argument("--force", action="store_true", help="replace a config that is there")
-    made = command(generate, "generate", "write a made-up table to try things out with")
-    made.add_argument("--rows", type=int, default=20_000)
+    made = command(generate, "generate", "write a made-up table of the shape of IEEE-CIS, as Kaggle's two files")
+    made.add_argument("--rows", type=int, default=30_000)
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--out", type=Path, required=True, metavar="DIR")
     for work, name, text in (
@@ -101,13 +101,13 @@ def init(asked: argparse.Namespace) -> int:
 
 
 def generate(asked: argparse.Namespace) -> int:
-    """Write a made-up table."""
-    from stages.prepare import generate as made
+    """Write a made-up table of the shape of IEEE-CIS, as Kaggle's two files."""
+    from stages.prepare import ieee_cis
 
-    asked.out.mkdir(parents=True, exist_ok=True)
-    path = asked.out / "generated.csv"
-    made.table(asked.rows, asked.seed).to_csv(path, index=False)
-    _say(f"wrote {path}; next: surefoot init {path}")
+    ieee_cis.write(asked.rows, asked.seed, asked.out)
+    transaction, identity = (asked.out / f"train_{name}.csv" for name in ("transaction", "identity"))
+    _say(f"wrote {transaction} and {identity}; next:")
+    _say(f"surefoot run configs/ieee-cis.yaml --set prepare.path={transaction} --set prepare.join_path={identity}")
     return 0
 
 

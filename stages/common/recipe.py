@@ -231,6 +231,7 @@ def image_files(stage: str) -> list[Path]:
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         found |= {path, *closure(name).values()}
     found |= set(ROOT.glob("stages/*/config.py")) | set(ROOT.glob("stages/*/__init__.py")) | {ROOT / "stages" / "__init__.py"}
+    found |= set((ROOT / "stages" / stage).glob("*.json"))
     return sorted(found | {ROOT / "configs" / f"{name}.yaml" for name in ("base", "development", "production")})
 
 

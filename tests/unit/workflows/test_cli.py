@@ -7,7 +7,7 @@ import pytest
 
 from stages.common import artifact, config, registry
 from stages.common.store import Store, open_store
-from tests import small
+from tests import programs, small
 from tests.programs import surefoot
 from tests.small import finished, finished_once
 from workflows import cli
@@ -97,6 +97,16 @@ def test_table_and_config_are_uploaded_once_and_healed_by_the_next_submit(store:
     assert len(artifact.verify(store)) == 2
     assert cli.upload(resolved, store) == address
     assert artifact.verify(store) == []
+
+
+def test_a_generated_table_can_be_planned_as_the_command_says(tmp_path: Path) -> None:
+    made = surefoot("generate", "--rows", "500", "--out", tmp_path / "data", cwd=tmp_path)
+    assert made.code == 0, made.err
+    command = made.out.splitlines()[-1].split()
+    assert command[:2] == ["surefoot", "run"]
+    planned = surefoot("plan", *[str(programs.ROOT / word) if word.startswith("configs/") else word for word in command[2:]], cwd=tmp_path)
+    assert planned.code == 0, planned.err
+    assert planned.out.startswith("prepare                  will run")
 
 
 @pytest.mark.parametrize("words", [(), ("fly",), ("run",), ("ls", "--fast")])
