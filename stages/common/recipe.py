@@ -145,8 +145,13 @@ def _imports(path: Path) -> list[str]:
 
 @functools.cache
 def source_digest(path: Path) -> str:
-    """SHA-256 of what a file does: without comments, docstrings, log lines and error messages; the same in every Python."""
-    return hashlib.sha256(json.dumps(_canonical(_tree(path))).encode()).hexdigest()
+    """SHA-256 of what a file does: without comments, docstrings, log lines and error messages; the same in every Python.
+
+    Numbers that a module keeps in a JSON file of its own name count as its source.
+    """
+    beside = path.with_suffix(".json")
+    numbers = [hashlib.sha256(beside.read_bytes()).hexdigest()] if beside.exists() else []
+    return hashlib.sha256(json.dumps([_canonical(_tree(path)), *numbers]).encode()).hexdigest()
 
 
 def _canonical(node: Any) -> Any:

@@ -206,6 +206,19 @@ def test_a_library_that_is_not_locked_is_a_bug(tmp_path: Path) -> None:
 
 # --- a checkout of its own ---
 
+
+def test_numbers_that_a_module_keeps_beside_it_are_its_source(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text("X = 1\n")
+    found = []
+    for numbers in (None, "[1]", "[2]"):
+        if numbers:
+            path.with_suffix(".json").write_text(numbers)
+        recipe.source_digest.cache_clear()
+        found.append(recipe.source_digest(path))
+    assert len(set(found)) == 3
+
+
 CACHED = (recipe._tree, recipe._imports, recipe._module_path, recipe.source_digest, recipe.locked)
 
 
