@@ -13,7 +13,7 @@ from stages.features.features import Table
 RESAMPLES = 1000
 FEWEST = 10  # positives, and negatives, of a slice that is scored
 MOST = 12  # values of a column by which rows are sliced; the rest, the rarer, count as one
-DAY, MONTH = 86_400 * 10**9, 30 * 86_400 * 10**9  # ns
+MONTH = 30 * 86_400 * 10**9  # ns
 
 
 def intervals(label: NDArray[np.int8], probability: NDArray[np.floating], entity: NDArray[Any] | None, seed: int) -> dict[str, list[float]]:

@@ -86,19 +86,19 @@ def roles(config: Config, positive: str, negative: str) -> Roles:
     entity = {"entity": [config.entity]} if config.entity and [config.entity] not in config.keys.values() else {}
     keys = entity | config.keys if config.time else {}
     return Roles(
-        config.label,
-        positive,
-        negative,
-        config.time,
-        config.id,
-        config.entity,
-        tuple(config.drop),
-        config.time_unit,
-        config.amount,
-        tuple((name, tuple(columns)) for name, columns in keys.items()),
-        tuple(config.start_days),
-        config.label_delay_days,
-        tuple(config.engineered),
+        label=config.label,
+        positive=positive,
+        negative=negative,
+        time=config.time,
+        id=config.id,
+        entity=config.entity,
+        drop=tuple(config.drop),
+        time_unit=config.time_unit,
+        amount=config.amount,
+        keys=tuple((name, tuple(columns)) for name, columns in keys.items()),
+        start_days=tuple(config.start_days),
+        label_delay_days=config.label_delay_days,
+        engineered=tuple(config.engineered),
     )
 
 

@@ -12,7 +12,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from stages.common import artifact, contract
+from stages.common import artifact
 from stages.common.errors import ConfigError, NotNow
 from stages.common.store import Store, open_store
 from stages.families import xgboost
@@ -161,7 +161,8 @@ def test_two_runs_at_once_do_the_work_once(folder: Path, store: Store) -> None:
     assert [one.returncode for one in both] == [0, 0], said
     done = [json.loads(line) for _, err in said for line in err.splitlines()]
     assert sorted(line["slot"] for line in done if line["event"] == "trial.done") == list(range(6))
-    assert [trial.state for trial in trials(store)] == [TrialState.COMPLETE] * 6 or len(trials(store)) == 6
+    assert len(trials(store)) == 6
+    assert {trial.state for trial in trials(store)} <= {TrialState.COMPLETE, TrialState.PRUNED}
 
 
 def test_a_database_that_goes_away_in_the_middle_is_told_as_such(
@@ -215,4 +216,3 @@ def test_what_a_search_finds_does_not_depend_on_who_worked_when(folder: Path, st
     for there, where in ((folder, store), (tmp_path / "other", other)):
         do(there, where, "search-collect", "search.n_trials=3")
     assert digests(store) == digests(other)
-    assert contract.STEPS["search-work"].effect_of == "search-collect"
