@@ -332,7 +332,9 @@ def test_a_run_outlives_a_pod_deleted_in_mid_train(place: Place, tmp_path: Path)
     workflow = place.ended(name)
     assert workflow["status"]["phase"] == "Succeeded", place.argo("get", name)
     cut, whole = step(workflow, "train")
-    assert (cut["message"], whole["phase"]) == ("pod deleted", "Succeeded")
+    # The controller sees the pod gone, or already its main container's exit by SIGTERM: which of the two is chance.
+    assert re.fullmatch(r"pod deleted|main: Error \(exit code 143\).*", cut["message"]), cut["message"]
+    assert whole["phase"] == "Succeeded"
     memory = [asked(one) for one in place.pods(name).values() if whole["name"].endswith(one["metadata"]["annotations"][NODE_NAME])]
     assert memory == ["1536Mi"], "half more on each retry"
     manifests = {one["step"]: one["measured"] for one in json.loads(place.surefoot("ls", "--json", "--store", store).out)}
