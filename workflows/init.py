@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +53,7 @@ def guess(path: Path, *, drop: tuple[str, ...] = (), split: str | None = None, b
     named = {role: Guess(column, f"given as --{role}") for role, column in roles.items() if column is not None}
     delimiter = _delimiter(path)
     with check.about(str(path)):
-        frame = read(path, delimiter=delimiter)
+        frame = _read(path, delimiter)
         for option, column in [*((role, one.value) for role, one in named.items()), *(("drop", column) for column in drop)]:
             if column not in frame:
                 raise UsageError(f"--{option} {column!r} is no column of {path}; nearest: {check.nearest(column, map(str, frame))!r}.")
@@ -68,13 +69,19 @@ def guess(path: Path, *, drop: tuple[str, ...] = (), split: str | None = None, b
         if time := guesses["time"].value:
             check.event_times(frame[time])
         if key := guesses["id"].value:
-            check.check_ids(read(path, delimiter=delimiter, as_text=(key,))[key])
+            check.check_ids(_read(path, delimiter, key)[key])
         drops = [Guess(column, "given as --drop") for column in drop] + _drops(free, frame[time] if time else None)
         check.check_numbers(free.drop(columns=[one.value for one in drops], errors="ignore"))
     by_time = Guess("time", "trained on what came before, tested on what came later")
     at_random = Guess("random", "there is no event time; if the file is in order of time, say order")
     guesses["split"] = Guess(split, "given as --split") if split else by_time if time else at_random
     return _yaml(f"{len(frame)} rows and {len(frame.columns)} columns", _place(path, beside, delimiter) | guesses, drops)
+
+
+def _read(path: Path, delimiter: str, *keys: str) -> pd.DataFrame:
+    with tempfile.TemporaryDirectory(prefix="surefoot-") as folder:
+        table = read(path, Path(folder), delimiter=delimiter, as_text=keys)
+        return table.columns(keys or table.names)
 
 
 def _words(name: Any) -> set[str]:

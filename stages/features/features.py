@@ -1,7 +1,9 @@
 """Features that prepare fits on the train rows and every scorer applies: for a table as for one row."""
 
+import hashlib
+import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from stages.common.errors import DataError
 from stages.features import history
 
 RESERVED = ("_label", "_row", "_time", "_entity")  # what a split's file holds beside the features
+EXACT = 2**24  # up to here float32 holds every integer
 MOSTLY_DISTINCT = 0.9  # of a text column's values: it names rows and says nothing of a new one
 UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1, "day": history.DAY}  # ns in one unit of a time that is a number
 KINDS = ("clock", "cents", "start_days", "frequency", "missing", "past", "label_rates")  # of engineered features
@@ -67,6 +70,9 @@ class Column:
     of: str = ""  # how it is made: hour, weekday, cents, start_day, missing, frequency, or a statistic of the past
     key: str = ""  # whose past
     counts: tuple[tuple[str, int], ...] = ()  # how often each value stands in train
+    missing: float = 0.0  # share of the train rows
+    span: tuple[float, ...] = ()  # of a number: least and most in train
+    change: str = ""  # what was changed of the raw column, and why
 
     @property
     def raw(self) -> str:
@@ -88,13 +94,16 @@ class Column:
         kind |= {"of": self.of} if self.of else {}
         kind |= {"key": self.key} if self.key else {}
         kind |= {"counts": [list(pair) for pair in self.counts]} if self.counts else {}
-        return {"name": self.name, "from": list(self.sources), "history": self.is_history, "dtype": self.dtype, **kind}
+        kind |= {"range": list(self.span)} if self.span else {}
+        kind |= {"change": self.change} if self.change else {}
+        seen = {"history": self.is_history, "dtype": self.dtype, "missing": self.missing}
+        return {"name": self.name, "from": list(self.sources), **seen, **kind}
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> "Column":
         """Read what ``to_json`` gave."""
         counts = tuple((value, count) for value, count in entry.get("counts", ()))
-        made = (entry.get("of", ""), entry.get("key", ""), counts)
+        made = (entry.get("of", ""), entry.get("key", ""), counts, entry["missing"], tuple(entry.get("range", ())), entry.get("change", ""))
         return cls(entry["name"], tuple(entry["from"]), entry["dtype"], tuple(entry.get("categories", ())), *made)
 
 
@@ -134,85 +143,134 @@ class Features:
 # --- deciding, by train alone ---------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Found:
+    """What train tells of one raw column."""
+
+    raw: str
+    column: Column | None  # None where it is dropped
+    reason: str = ""  # why it is dropped
+    gaps: str = ""  # digest of where it is missing; empty where it never is, or is dropped
+    counts: tuple[tuple[str, int], ...] = ()  # of text with more values than are kept: rows of each value
+
+
 def fit(frame: pd.DataFrame, roles: Roles, max_categories: int) -> Features:
     """Decide on the features by the train rows alone."""
-    columns: list[Column] = []
-    dropped: list[tuple[str, str]] = []
-    for raw in map(str, frame.columns):
-        role = _role(raw, roles)
-        fitted = role or _fit_column(raw, frame[raw], max_categories)
-        if isinstance(fitted, Column):
-            columns.append(fitted)
-        else:
-            dropped.append((raw, fitted))
-    made = [column for kind in ROW_KINDS if roles.is_on(kind) for column in ROW_KINDS[kind](frame, roles, columns)]
-    context = _Context(frame, roles)
-    telling = [column for column in [*made, *_past(roles)] if len(context.values(column).unique()) > 1]
-    return Features(tuple(_named_safely([*columns, *telling])), tuple(dropped), roles)
+    found = look(frame, roles, max_categories)
+    features = decide(found, made(found, frame, roles), roles)
+    matrix = apply(features, frame)
+    described = [describe(column, matrix[column.name]) for column in features.columns]
+    return replace(features, columns=tuple(column for column in described if is_telling(column)))
 
 
-def _role(raw: str, roles: Roles) -> str:
+def look(frame: pd.DataFrame, roles: Roles, max_categories: int) -> list[Found]:
+    """Look at some raw columns, which need not be all that there are, by the train rows."""
+    return [_look(raw, frame[raw], roles, max_categories) for raw in map(str, frame.columns)]
+
+
+def _look(raw: str, values: pd.Series, roles: Roles, max_categories: int) -> Found:
+    if reason := role(raw, roles):
+        return Found(raw, None, reason)
+    fitted, counts = _fit_column(raw, values, max_categories)
+    if isinstance(fitted, str):
+        return Found(raw, None, fitted)
+    is_missing = values.isna().to_numpy()
+    gaps = hashlib.sha256(np.packbits(is_missing).tobytes()).hexdigest() if is_missing.any() else ""
+    return Found(raw, fitted, "", gaps, counts if len(counts) > len(fitted.categories) else ())
+
+
+def made(found: list[Found], frame: pd.DataFrame, roles: Roles) -> list[Column]:
+    """Give the columns that are made besides the raw ones; ``frame`` has the train rows of those that have a role or name who acts."""
+    return [column for kind in ROW_KINDS if roles.is_on(kind) for column in ROW_KINDS[kind](found, frame, roles)] + _past(roles)
+
+
+def decide(found: list[Found], made: list[Column], roles: Roles) -> Features:
+    """Put all columns together, under names that every booster takes."""
+    columns = [one.column for one in found if one.column]
+    return Features(tuple(_named_safely([*columns, *made])), tuple((one.raw, one.reason) for one in found if not one.column), roles)
+
+
+def describe(column: Column, values: pd.Series) -> Column:
+    """Say of a column what it is in train: how much is missing, and between which numbers it lies."""
+    missing = float(values.isna().mean())
+    span = () if column.dtype == "category" or missing == 1 else (float(values.min()), float(values.max()))
+    return replace(column, missing=missing, span=span)
+
+
+def is_telling(column: Column) -> bool:
+    """Tell whether a made column has more than one value in train."""
+    return not column.of or (column.missing < 1 and (column.missing > 0 or column.span[0] != column.span[1]))
+
+
+def role(raw: str, roles: Roles) -> str:
+    """Say what role takes a raw column out of the features; nothing where it has none."""
     named = {roles.label: "the label", roles.time: "the event time", roles.id: "the row's id", roles.entity: "the entity"}
     return named.get(raw, "named in prepare.drop" if raw in roles.drop else "")
 
 
-def _fit_column(raw: str, values: pd.Series, max_categories: int) -> Column | str:
-    """Fit one column, or give the reason to drop it."""
+def _fit_column(raw: str, values: pd.Series, max_categories: int) -> tuple[Column | str, tuple[tuple[str, int], ...]]:
+    """Fit one column, or give the reason to drop it; of text, the rows of each value, too."""
     if pd.api.types.is_datetime64_any_dtype(values):
-        return "a time, but not the event time"
-    counts = values.value_counts()
-    if counts.empty:
-        return "always missing in train"
-    if len(counts) == 1 and not values.hasnans:
-        return "the same value in all train rows"
+        return "a time, but not the event time", ()
+    if not values.notna().any():
+        return "always missing in train", ()
     if not pd.api.types.is_string_dtype(values):
-        return Column(raw, (raw,), _narrowest(values))
+        is_constant = not values.hasnans and values.min() == values.max()
+        return ("the same value in all train rows" if is_constant else Column(raw, (raw,), _narrowest(values))), ()
+    counts = values.value_counts()
+    if len(counts) == 1 and not values.hasnans:
+        return "the same value in all train rows", ()
     if len(counts) > max(2, MOSTLY_DISTINCT * counts.sum()):
-        return f"text that names rows: {len(counts)} values in {counts.sum()} train rows"
+        return f"text that names rows: {len(counts)} values in {counts.sum()} train rows", ()
     by_frequency = sorted((-count, value) for value, count in counts.items())
-    return Column(raw, (raw,), "category", tuple(str(value) for _, value in by_frequency[:max_categories]))
+    change = f"{max_categories} of {len(counts)} values are kept; the others count as missing" if len(counts) > max_categories else ""
+    kept = Column(raw, (raw,), "category", tuple(str(value) for _, value in by_frequency[:max_categories]), change=change)
+    return kept, tuple(sorted((str(value), int(count)) for value, count in counts.items()))
 
 
 def _narrowest(values: pd.Series) -> str:
-    wide = values.astype("float64")
+    """Give float32 where no value changes by it."""
+    if values.dtype == np.float32:
+        return "float32"
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "iu":
+        return "float32" if max(abs(int(values.min())), abs(int(values.max()))) <= EXACT or _is_kept(values) else "float64"
+    return "float32" if _is_kept(values) else "float64"
+
+
+def _is_kept(values: pd.Series) -> bool:
+    wide = values.to_numpy("float64", na_value=np.nan)
     with np.errstate(over="ignore"):
-        return "float32" if wide.equals(wide.astype("float32").astype("float64")) else "float64"
+        return bool(np.array_equal(wide, wide.astype(np.float32), equal_nan=True))
 
 
-def _clock(_frame: pd.DataFrame, roles: Roles, _columns: list[Column]) -> list[Column]:
+def _clock(_found: list[Found], _frame: pd.DataFrame, roles: Roles) -> list[Column]:
     """Hour and weekday of the event time."""
     return [Column(f"{roles.time}_{of}", (roles.time,), "float32", of=of) for of in CLOCK] if roles.time else []
 
 
-def _cents(_frame: pd.DataFrame, roles: Roles, _columns: list[Column]) -> list[Column]:
+def _cents(_found: list[Found], _frame: pd.DataFrame, roles: Roles) -> list[Column]:
     """Thousandths of the amount: they tell foreign currencies and round sums."""
     return [Column(f"{roles.amount}_cents", (roles.amount,), "float32", of="cents")] if roles.amount else []
 
 
-def _start_days(_frame: pd.DataFrame, roles: Roles, _columns: list[Column]) -> list[Column]:
+def _start_days(_found: list[Found], _frame: pd.DataFrame, roles: Roles) -> list[Column]:
     """Turn days since something began into the day on which it began, which stays the same."""
     return [Column(f"{raw}_start", (raw, roles.time), "float32", of="start_day") for raw in roles.start_days if roles.time]
 
 
-def _frequency(frame: pd.DataFrame, roles: Roles, columns: list[Column]) -> list[Column]:
+def _frequency(found: list[Found], frame: pd.DataFrame, roles: Roles) -> list[Column]:
     """Count a value's rows in train: for what names who acts, and for text with more values than are kept."""
     named = {raw for _, key in roles.keys for raw in key} - {*roles.start_days, roles.entity}
-    named |= {column.raw for column in columns if column.dtype == "category" and frame[column.raw].nunique() > len(column.categories)}
-    return [
-        Column(f"{raw}_frequency", (raw,), "float32", of="frequency", counts=tuple(sorted(_counts(frame[raw]).items())))
-        for raw in map(str, frame.columns)
-        if raw in named
-    ]
+    counts = {one.raw: _counts(frame[one.raw]) if one.raw in named else one.counts for one in found}
+    return [Column(f"{raw}_frequency", (raw,), "float32", of="frequency", counts=many) for raw, many in counts.items() if many]
 
 
-def _missing(frame: pd.DataFrame, _roles: Roles, columns: list[Column]) -> list[Column]:
+def _missing(found: list[Found], _frame: pd.DataFrame, _roles: Roles) -> list[Column]:
     """Tell where several columns are missing together; of one alone, its own missing values tell it."""
-    patterns: dict[bytes, tuple[str, ...]] = {}
-    for column in columns:
-        is_missing = frame[column.raw].isna().to_numpy()
-        if is_missing.any():
-            pattern = np.packbits(is_missing).tobytes()
-            patterns[pattern] = (*patterns.get(pattern, ()), column.raw)
+    patterns: dict[str, tuple[str, ...]] = {}
+    for one in found:
+        if one.gaps:
+            patterns[one.gaps] = (*patterns.get(one.gaps, ()), one.raw)
     return [Column(f"{raws[0]}_missing", raws, "float32", of="missing") for raws in patterns.values() if len(raws) > 1]
 
 
@@ -231,7 +289,7 @@ def _past(roles: Roles) -> list[Column]:
     return made
 
 
-ROW_KINDS: dict[str, Callable[[pd.DataFrame, Roles, list[Column]], list[Column]]] = {
+ROW_KINDS: dict[str, Callable[[list[Found], pd.DataFrame, Roles], list[Column]]] = {
     "clock": _clock,
     "cents": _cents,
     "start_days": _start_days,
@@ -353,13 +411,13 @@ def spoken(value: Any) -> str:
     """Give a cell as a person names it: 1.0 is "1", True is "true"."""
     if isinstance(value, bool | np.bool_):
         return str(value).lower()
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
+    if isinstance(value, float | np.floating):
+        return str(int(value)) if float(value).is_integer() else str(float(value))
     return str(value)
 
 
-def _counts(values: pd.Series) -> dict[str, int]:
-    return {str(value): int(count) for value, count in _spoken(values).value_counts().items()}
+def _counts(values: pd.Series) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted((str(value), int(count)) for value, count in _spoken(values).value_counts().items()))
 
 
 CLOCK: dict[str, Callable[[Any], Any]] = {"hour": lambda when: when.hour, "weekday": lambda when: when.day_of_week}  # Monday is 0
@@ -379,12 +437,25 @@ class Table:
     entity: NDArray[Any] | None = None  # text; None where it is missing
 
 
-def write(table: Table, path: Path) -> None:
-    """Write a split as Parquet: equal tables are equal bytes, and a flipped bit is found on reading."""
+def arrow(table: Table) -> pa.Table:
+    """Give a split as Arrow: the features, and beside them what is none."""
     beside = dict(zip(RESERVED, (table.y, table.row, table.time, table.entity), strict=True))
     columns = {str(name): pa.array(table.X[name], from_pandas=True) for name in table.X.columns}
-    columns |= {name: pa.array(values, from_pandas=True) for name, values in beside.items() if values is not None}
-    pa.parquet.write_table(pa.table(columns), path, compression="zstd", write_page_checksum=True)
+    return pa.table(columns | {name: pa.array(values, from_pandas=True) for name, values in beside.items() if values is not None})
+
+
+def write(table: Table, path: Path) -> None:
+    """Write a split as Parquet: equal tables are equal bytes, and a flipped bit is found on reading."""
+    write_parts([arrow(table)], path)
+
+
+def write_parts(parts: Iterable[pa.Table], path: Path) -> None:
+    """Write a split that comes in parts, at least one; each becomes a row group."""
+    parts = iter(parts)
+    first = next(parts)
+    with pa.parquet.ParquetWriter(path, first.schema, compression="zstd", write_page_checksum=True) as writer:
+        for part in itertools.chain([first], parts):
+            writer.write_table(part)
 
 
 def read(path: Path, features: Features) -> Table:

@@ -1,7 +1,7 @@
 """What a table must be to learn from; each function refuses with the numbers and what to do."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,7 +34,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return difflib.get_close_matches(name, list(names), n=1, cutoff=0.0)[0]
 
 
-def check_names(frame: pd.DataFrame, config: Config) -> None:
+def check_names(columns: Sequence[str], config: Config) -> None:
     """Columns that the config names are there, and none has a name that prepare itself uses."""
     named = {"label": config.label, "time": config.time, "id": config.id, "entity": config.entity, "amount": config.amount}
     several = {
@@ -44,9 +44,9 @@ def check_names(frame: pd.DataFrame, config: Config) -> None:
         **{f"keys.{name}": key for name, key in config.keys.items()},
     }
     for option, column in [*named.items(), *((option, column) for option, columns in several.items() for column in columns)]:
-        if column is not None and column not in frame:
-            raise DataError(f"prepare.{option} names column {column!r}, which is not there; nearest: {nearest(column, map(str, frame))!r}.")
-    if taken := [column for column in frame if column in RESERVED]:
+        if column is not None and column not in columns:
+            raise DataError(f"prepare.{option} names column {column!r}, which is not there; nearest: {nearest(column, columns)!r}.")
+    if taken := [column for column in columns if column in RESERVED]:
         raise DataError(f"column {taken[0]!r} has a name that Surefoot uses itself ({', '.join(RESERVED)}). Rename it.")
 
 
@@ -103,6 +103,8 @@ def check_amounts(frame: pd.DataFrame, config: Config) -> None:
 def check_finite(frame: pd.DataFrame) -> None:
     """No number is infinite, or becomes so in a booster."""
     for column in (column for column in frame if pd.api.types.is_float_dtype(frame[column])):
+        if max(-frame[column].min(), frame[column].max()) <= LARGEST or not frame[column].notna().any():
+            continue
         values = frame[column].abs().to_numpy(dtype="float64")
         for kind, wrong in (("infinite values", np.isinf(values)), (f"numbers beyond {LARGEST:.7e} (float32)", values > LARGEST)):
             if wrong.any():
@@ -139,7 +141,7 @@ def event_times(values: pd.Series) -> NDArray[Any]:
             found += f", such as {spoken(values.iloc[0])[:40]!r}"
         raise DataError(f"the event time {values.name!r}: {found}. Write them as 2024-01-31 23:59:59, or as numbers.")
     if not pd.api.types.is_datetime64_any_dtype(values):
-        return values.to_numpy()
+        return values.to_numpy("int64" if pd.api.types.is_integer_dtype(values) else "float64")
     if values.min() < pd.Timestamp.min or values.max() > pd.Timestamp.max:
         raise DataError(f"the event time {values.name!r} runs from {values.min()} to {values.max()}: not all of these can be.")
     return values.to_numpy(dtype="datetime64[ns]").astype(np.int64)

@@ -8,76 +8,84 @@ from numpy.typing import NDArray
 
 from stages.common import contract, log
 from stages.common.step import Run
-from stages.features import features as feature
-from stages.features.features import Features, Roles, Table, spoken
-from stages.prepare import check, generate, leaks
+from stages.features.features import RESERVED, Features, Roles, spoken
+from stages.prepare import check, generate
+from stages.prepare.build import Rows, build
 from stages.prepare.config import Config
 from stages.prepare.join import join
-from stages.prepare.read import read
+from stages.prepare.matrix import Matrix
+from stages.prepare.raw import Raw, in_memory
+from stages.prepare.read import in_order, read
 from stages.prepare.split import SPLITS, split
 
 
 def prepare(config: Config, run: Run) -> dict[str, Any]:
-    """Read the table, check it, split it, fit the features on train alone, and write all three splits by them."""
-    assert config.label
-    frame, notes = raw_table(config, run)
+    """Read the table, check it, split it, fit the features on train alone, and write all splits by them."""
+    table, notes = raw_table(config, run)
     with check.about(config.path or "the generated table"):
-        check.check_names(frame, config)
-        check.check_finite(frame.drop(columns=config.drop))
-        positive, negative, y = check.check_label(frame[config.label], config.positive)
-        times = check.event_times(frame[config.time]) if config.time else None
-        entities = entity_names(frame[config.entity]) if config.entity else None
-        if config.id:
-            check.check_ids(frame[config.id])
-        part = split(config, times, entities, len(frame))
-        check.check_splits({name: y[part == number] for number, name in enumerate(SPLITS)}, config.split, config.min_per_class)
-        named = [column for column in (config.label, config.time, config.id, config.entity, *config.drop) if column]
-        check.check_numbers(frame.drop(columns=named))
-        check.check_amounts(frame, config)
-        features = feature.fit(frame[part == SPLITS.index("train")], roles(config, positive, negative), config.max_categories)
-        check.check_features(features.names)
+        check.check_names(table.names, config)
+        rows, fitted_roles = known_rows(config, table)
+        matrix = Matrix(run.folder / "matrix", len(table))
+        built = build(config, fitted_roles, table, rows, matrix, run.progress)
+        check.check_features(built.features.names)
+    if built.again:
+        log.warning("prepare.time_again", columns=built.again)
+        notes.append(f"with the event time alone rise or fall: {', '.join(built.again)}; a model cannot carry them into the future")
+    beside = dict(zip(RESERVED, (rows.y, table.row, rows.times, rows.entities), strict=True))
 
-        matrix = feature.apply(features, frame)  # of all rows: what a row's entity did before may stand in another split
-        is_train = part == SPLITS.index("train")
-        leaks.check_columns(matrix[is_train], y[is_train], config.max_column_auc, config.allow, features)
-        leaks.check_future(features, frame, matrix, times)
-    if again := leaks.times_again(matrix, times, features):
-        log.warning("prepare.time_again", columns=again)
-        notes.append(f"with the event time alone rise or fall: {', '.join(again)}; a model cannot carry them into the future")
-    splits = {}
-    for number, name in enumerate(SPLITS):
-        mine = part == number
-        beside = [None if values is None else values[mine] for values in (times, entities)]
-        splits[name] = Table(matrix[mine], y[mine], frame.index[mine].to_numpy(dtype=np.int64), *beside)
-        feature.write(splits[name], run.out / f"{name}.parquet")
-        run.progress(number + 1, len(SPLITS))
-    (run.out / "features.json").write_bytes(contract.dump(features.to_json()))
-    (run.out / "data.json").write_bytes(contract.dump(description(config, features, splits, notes)))
-    return {"rows": len(frame), "positives": int(y.sum()), "features": len(features.names)}
+    def write(numbered: tuple[int, str]) -> None:
+        mine = np.flatnonzero(rows.part == numbered[0])
+        there = {key: values for key, values in beside.items() if values is not None}
+        matrix.write(run.out / f"{numbered[1]}.parquet", built.places, mine, there)
+
+    for _ in in_order(write, enumerate(SPLITS)):
+        pass
+    (run.out / "features.json").write_bytes(contract.dump(built.features.to_json()))
+    (run.out / "data.json").write_bytes(contract.dump(description(config, built.features, rows, notes)))
+    return {"rows": len(table), "positives": int(rows.y.sum()), "features": len(built.features.names)}
 
 
-def raw_table(config: Config, run: Run) -> tuple[pd.DataFrame, list[str]]:
-    """Give the raw table, or a sample of it, and notes on how it came; the index is the row's number in the file."""
+def raw_table(config: Config, run: Run) -> tuple[Raw, list[str]]:
+    """Give the raw table, or a sample of it, and notes on how it came."""
     notes = []
     if config.source == "generated":
-        frame = generate.table(config.generated_rows, config.generated_seed)
+        table = in_memory(generate.table(config.generated_rows, config.generated_seed))
     else:
         keys = tuple(column for column in (config.id, config.entity) if column)
         with check.about(str(config.path)):
-            frame = read(run.source("table"), delimiter=config.delimiter, expected_rows=config.expected_rows, as_text=keys)
+            table = read(
+                run.source("table"), run.folder / "table", delimiter=config.delimiter, expected_rows=config.expected_rows, as_text=keys
+            )
             run.confirm("table")
     if config.join_path and "joined" not in run.pinned.raw:
         notes.append("the second table, prepare.join_path, was not there: its columns are missing")
-    elif config.join_path and config.id and config.id in frame:  # where it is not, that is refused a moment later
+    elif config.join_path and config.id and config.id in table.names:  # where it is not, that is refused a moment later
         with check.about(config.join_path):
-            other = read(run.source("joined"), delimiter=config.delimiter, as_text=(config.id,))
+            other = read(run.source("joined"), run.folder / "joined", delimiter=config.delimiter, as_text=(config.id,))
             run.confirm("joined")
-            frame, note = join(frame, other, config.id)
+            table, note = join(table, other, config.id)
             notes.append(note)
-    if config.sample_size and config.sample_size < len(frame):
-        chosen = np.random.default_rng(config.seed).choice(len(frame), config.sample_size, replace=False)
-        frame = frame.iloc[np.sort(chosen)]
-    return frame, notes
+    if config.sample_size and config.sample_size < len(table):
+        chosen = np.random.default_rng(config.seed).choice(len(table), config.sample_size, replace=False)
+        table = table.take(np.sort(chosen))
+    return table, notes
+
+
+def known_rows(config: Config, table: Raw) -> tuple[Rows, Roles]:
+    """Check the columns that have a role; give labels, times, who acts, each row's split, and what features are made of."""
+    keys = [raw for key in config.keys.values() for raw in key]
+    asked = [config.label, config.time, config.entity, config.amount, *config.start_days, *keys]
+    known = table.columns(list(dict.fromkeys(column for column in asked if column)))
+    check.check_finite(known)
+    positive, negative, y = check.check_label(known[config.label], config.positive)
+    times = check.event_times(known[config.time]) if config.time else None
+    entities = entity_names(known[config.entity]) if config.entity else None
+    if config.id:
+        check.check_ids(table.columns([config.id])[config.id])
+    part = split(config, times, entities, len(table))
+    check.check_splits({name: y[part == number] for number, name in enumerate(SPLITS)}, config.split, config.min_per_class)
+    check.check_amounts(known, config)
+    return Rows(known, y, times, entities, part), roles(config, positive, negative)
 
 
 def roles(config: Config, positive: str, negative: str) -> Roles:
@@ -108,18 +116,14 @@ def entity_names(values: pd.Series) -> NDArray[np.object_]:
     return np.array([*map(spoken, entities), None], dtype=object)[codes]
 
 
-def description(config: Config, features: Features, splits: dict[str, Table], notes: list[str]) -> dict[str, Any]:
-    """Describe the table for people and reports: sizes, spans, ranges in train, and what was decided on the way."""
-    train = splits["train"].X
-    columns: dict[str, Any] = {}
-    for column in features.columns:
-        values = train[column.name]
-        span = {"categories": len(column.categories)} if column.categories else {"min": float(values.min()), "max": float(values.max())}
-        columns[column.name] = {"missing": int(values.isna().sum()), **span}
-    sizes: dict[str, Any] = {name: {"rows": len(table.y), "positives": int(table.y.sum())} for name, table in splits.items()}
-    for name, table in splits.items():
-        if table.time is not None:
-            sizes[name] |= {"first": table.time.min().item(), "last": table.time.max().item()}
+def description(config: Config, features: Features, rows: Rows, notes: list[str]) -> dict[str, Any]:
+    """Describe the table for people and reports: sizes, spans, and what was decided on the way."""
+    sizes: dict[str, Any] = {}
+    for number, name in enumerate(SPLITS):
+        mine = rows.part == number
+        sizes[name] = {"rows": int(mine.sum()), "positives": int(rows.y[mine].sum())}
+        if rows.times is not None:
+            sizes[name] |= {"first": rows.times[mine].min().item(), "last": rows.times[mine].max().item()}
     notes = [*notes, f"{len(features.dropped)} of the raw columns are no features: {', '.join(name for name, _ in features.dropped)}"]
     if config.positive is None:
         notes.append(f"{features.roles.positive!r} was taken for the positive label: prepare.positive names none")
@@ -128,6 +132,5 @@ def description(config: Config, features: Features, splits: dict[str, Table], no
         "positives": sum(size["positives"] for size in sizes.values()),
         "split": config.split,
         "splits": sizes,
-        "columns": columns,  # as in train
         "notes": notes,
     }

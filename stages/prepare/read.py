@@ -1,12 +1,16 @@
-"""Read one table strictly: what is cut, re-encoded, widened or damaged is refused by name."""
+"""Read a table strictly and into blocks on disk: what is cut, re-encoded, widened or damaged is refused by name."""
 
 import codecs
 import io
 import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -15,6 +19,7 @@ import pyarrow.types as kinds
 
 from stages.common.errors import DataError
 from stages.prepare.config import MISSING
+from stages.prepare.raw import Raw
 
 FOREIGN = {
     b"\x1f\x8b": "is compressed by gzip. Unpack it first: gunzip",
@@ -24,46 +29,247 @@ FOREIGN = {
 }
 LONGEST_TEXT = 100_000  # characters; a longer value is a quote that is not closed, or no table
 LARGEST_BLOCK = 2**31 - 1  # bytes
+BLOCK = 1 << 23  # bytes of a CSV file that are parsed at a time: they stay in the processor's cache
+AT_ONCE = 2  # blocks
 
 
-def read(path: Path, *, delimiter: str = ",", expected_rows: int | None = None, as_text: tuple[str, ...] = ()) -> pd.DataFrame:
+def read(path: Path, folder: Path, *, delimiter: str = ",", expected_rows: int | None = None, as_text: tuple[str, ...] = ()) -> Raw:
     """Read a CSV or Parquet file, told apart by its first bytes, with its columns as they are named there.
 
+    It is parsed in blocks, which are kept as Arrow files in ``folder`` (about three times the size of a CSV file), so that a table
+    larger than memory can be read. A column's type comes from all of its values, however many blocks there are.
     Columns in ``as_text`` stay as written: 007 and 7 are two keys. Text comes out as str, times as datetime64, booleans as boolean.
     Text in Parquet is read as in CSV: the same table gives the same values from both.
+
+    Raises:
+        DataError: the file is damaged, cut, or not what its name says.
+
     """
     if not path.is_file():
         raise DataError("is not a file. Name one CSV or Parquet file in prepare.path.")
     with path.open("rb") as file:
         start = file.read(4)
-    table = _parquet(path, as_text) if start == b"PAR1" else _csv(path, start, delimiter, expected_rows, as_text)
-    table = table.rename_columns(_names(table.column_names, delimiter))
-    if table.num_rows == 0:
+    source = _parquet(path, as_text) if start == b"PAR1" else _csv(path, start, delimiter, expected_rows, as_text)
+    names = _names(source.names, delimiter)
+    folder.mkdir(parents=True, exist_ok=True)
+    spools = _settled(source, names, folder)
+    rows = sum(spools[0].rows)
+    if rows == 0:
         raise DataError("has columns, but not one row.")
-    if expected_rows not in {None, table.num_rows}:
-        raise DataError(f"has {table.num_rows} rows where prepare.expected_rows says {expected_rows}.")
-    plain = {name: _plain(column, name) for name, column in zip(table.column_names, table.columns, strict=True)}
-    frame: pd.DataFrame = pa.table(plain).to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype()}.get, ignore_metadata=True)
-    return frame
+    if expected_rows not in {None, rows}:
+        raise DataError(f"has {rows} rows where prepare.expected_rows says {expected_rows}.")
+
+    def get(asked: Sequence[str]) -> pa.Table:
+        columns = {name: column for spool in spools for name, column in spool.columns(asked).items()}
+        return pa.table({name: columns[name] for name in asked})
+
+    return Raw(tuple(names), np.arange(rows), get)
 
 
-def _parquet(path: Path, as_text: tuple[str, ...]) -> pa.Table:
+# --- blocks ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A file's columns, its pieces, and how to parse some columns of a piece: with types of their own where none is given."""
+
+    names: list[str]
+    pieces: Callable[[], Iterator[Any]]
+    parse: Callable[[Any, Sequence[str], dict[str, pa.DataType]], pa.Table]
+    row: Callable[[str, int], str]  # what the parser says, and rows before the piece: what to say
+
+
+@dataclass(frozen=True)
+class _Spool:
+    """Blocks on disk, and per column the type that holds all of them."""
+
+    files: list[Path]
+    rows: list[int]
+    types: dict[str, pa.DataType]
+
+    def columns(self, asked: Sequence[str]) -> dict[str, pa.ChunkedArray]:
+        """Give those columns that are here."""
+        mine = [name for name in asked if name in self.types]
+        if not mine:
+            return {}
+        blocks = []
+        for path in self.files:
+            with pa.memory_map(str(path)) as file:
+                blocks.append(pa.ipc.open_file(file).read_all().select(mine))
+        return {
+            name: pa.chunked_array([part for block in blocks for part in block[name].cast(kind, safe=False).chunks], kind)
+            for name, kind in self.types.items()
+            if name in mine
+        }
+
+
+def _settled(source: _Source, names: list[str], folder: Path) -> list[_Spool]:
+    """Keep all blocks; columns whose blocks do not agree on a type are read again, as truth values or as text."""
+    kept = _kept(source, folder / "all", source.names, {})
+    said = dict(zip(source.names, names, strict=True))
+    spools = [
+        _Spool(kept.files, kept.rows, {said[name]: kind for name in source.names if (kind := _common(kept.seen[name], kept.types[name]))})
+    ]
+    texts = []
+    for number, name in enumerate(name for name in source.names if said[name] not in spools[0].types):
+        if all(kinds.is_boolean(kind) or kinds.is_int64(kind) for kind in kept.seen[name] - {pa.null()}):
+            try:  # 0 and 1 above, true and false below
+                again = _kept(source, folder / f"truth-{number}", [name], {name: pa.bool_()})
+                spools.append(_Spool(again.files, again.rows, {said[name]: pa.bool_()}))
+                continue
+            except pa.ArrowInvalid:
+                pass
+        texts.append(name)
+    if texts:
+        again = _kept(source, folder / "text", texts, dict.fromkeys(texts, pa.string()))
+        spools.append(_Spool(again.files, again.rows, {said[name]: pa.string() for name in texts}))
+    return spools
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Blocks on disk; per column the types that were found in them, and those that they are kept in."""
+
+    files: list[Path]
+    rows: list[int]
+    seen: dict[str, set[pa.DataType]]
+    types: dict[str, set[pa.DataType]]
+
+
+def _kept(source: _Source, folder: Path, columns: Sequence[str], types: dict[str, pa.DataType]) -> _Kept:
+    """Parse some columns of all pieces side by side, and keep them in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = _Kept([], [], {name: set() for name in columns}, {name: set() for name in columns})
+
+    def work(numbered: tuple[int, Any]) -> tuple[Path, pa.Table, list[pa.DataType]]:
+        number, piece = numbered
+        table = source.parse(piece, columns, types)
+        path = folder / f"{number}.arrow"
+        plain = [_narrow(_plain(column, name)) for name, column in zip(columns, table.columns, strict=True)]
+        block = pa.table(plain, names=_unblanked(columns))
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, block.schema) as writer:
+            writer.write_table(block)
+        return path, table, block.schema.types
+
     try:
-        table = pa.parquet.read_table(path, page_checksum_verification=True)
-        table.validate(full=True)  # text that is no UTF-8 would fail much later
-        hidden = re.compile(r"__index_level_\d+__")  # pandas' names of rows: no column of the table
-        table = table.select([number for number, column in enumerate(table.column_names) if not hidden.fullmatch(column)])
+        for path, table, kept_as in in_order(work, enumerate(source.pieces())):
+            made.files.append(path)
+            made.rows.append(table.num_rows)
+            for name, found, kept in zip(columns, table.schema.types, kept_as, strict=True):
+                made.seen[name].add(found)
+                made.types[name].add(kept)
+    except pa.ArrowInvalid as error:
+        if types:
+            raise
+        raise DataError(source.row(str(error), sum(made.rows))) from error
+    return made
+
+
+def in_order(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """Work on a few items side by side, never on more; give the results in order."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        waiting: deque[Future[Any]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > AT_ONCE:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _common(seen: set[pa.DataType], kept: set[pa.DataType]) -> pa.DataType | None:
+    """Give the type that holds all blocks of a column, by what was found in them and what they are kept in; None where only text does."""
+    found, kept = ({kind.value_type if kinds.is_dictionary(kind) else kind for kind in some} - {pa.null()} for some in (seen, kept))
+    if len(kept) <= 1 and len(found) <= 1:
+        return kept.pop() if kept else pa.float64()
+    if all(kinds.is_integer(kind) for kind in found):
+        return pa.int64() if all(kinds.is_signed_integer(kind) for kind in kept) else pa.float64()
+    if all(kinds.is_integer(kind) or kinds.is_floating(kind) for kind in found):
+        return pa.float32() if kept == {pa.float32()} else pa.float64()
+    if all(kinds.is_date(kind) or (kinds.is_timestamp(kind) and kind.tz is None) for kind in found):
+        return pa.timestamp("ns" if pa.timestamp("ns") in kept else "us")
+    return None
+
+
+def _narrow(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Keep numbers in half the room where that loses nothing."""
+    if kinds.is_integer(column.type) and column.type.bit_width == 64:
+        span = pc.min_max(column).as_py()
+        return column.cast(pa.int32()) if span["min"] is None or -(2**31) <= span["min"] <= span["max"] < 2**31 else column
+    if kinds.is_float64(column.type):
+        half = column.cast(pa.float32(), safe=False)
+        return half if pc.all(pc.equal(half.cast(column.type), column)).as_py() is not False else column
+    return column
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """Bring Arrow's many types down to number, boolean, text and time."""
+    kind = kind.value_type if kinds.is_dictionary(kind) else kind
+    if kinds.is_decimal(kind) or kinds.is_null(kind):
+        return pa.float64()
+    if kinds.is_time(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind):
+        return pa.string()  # 12:30 is a category; the event time has a date
+    if kinds.is_date(kind) or kinds.is_timestamp(kind):
+        return pa.timestamp("ns" if getattr(kind, "unit", "") == "ns" else "us")  # with a zone: as UTC
+    return kind
+
+
+def _plain(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Give a block's column in its plain type; where nothing stands in the block, any type may follow."""
+    if kinds.is_null(column.type):
+        return column
+    kind = _plain_type(column.type)
+    if not (
+        kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_boolean(kind) or kinds.is_string(kind) or kinds.is_timestamp(kind)
+    ):
+        raise DataError(f"column {name.strip()!r} is of the type {kind}, which no booster reads. Write it as numbers, text or times.")
+    try:
+        plain = column.cast(kind)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"column {name.strip()!r} of the type {column.type} holds values beyond {kind}. Correct them.") from error
+    if kinds.is_string(kind) and (longest := pc.max(pc.utf8_length(plain)).as_py() or 0) > LONGEST_TEXT:
+        raise DataError(f"column {name.strip()!r} has a value of {longest} characters, as if a quote were not closed. Repair or remove it.")
+    return plain
+
+
+# --- Parquet --------------------------------------------------------------------------------------
+
+
+def _parquet(path: Path, as_text: tuple[str, ...]) -> _Source:
+    """Read a Parquet file in batches of rows; text, and keys, as they would come from a CSV file that pandas writes."""
+
+    def damaged(error: Exception) -> DataError:
+        return DataError(f"is a damaged Parquet file ({' '.join(str(error).split())[:160]}). Fetch or write it again.")
+
+    try:
+        schema = pa.parquet.read_schema(path)
     except (pa.ArrowException, OSError, UnicodeError) as error:
-        raise DataError(f"is a damaged Parquet file ({' '.join(str(error).split())[:160]}). Fetch or write it again.") from error
-    columns = [_as_in_csv(table[number], key=name.strip() in as_text) for number, name in enumerate(table.column_names)]
-    return pa.table(columns, names=table.column_names)
+        raise damaged(error) from error
+    hidden = re.compile(r"__index_level_\d+__")  # pandas' names of rows: no column of the table
+    shown = [number for number, name in enumerate(schema.names) if not hidden.fullmatch(name)]
+
+    def pieces() -> Iterator[pa.Table]:
+        try:
+            with pa.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+                for batch in file.iter_batches(max(1024, 4 * BLOCK // (8 * len(schema.names)))):
+                    table = pa.Table.from_batches([batch])
+                    table.validate(full=True)  # text that is no UTF-8 would fail much later
+                    yield table.select(shown)
+        except (pa.ArrowException, OSError, UnicodeError) as error:
+            raise damaged(error) from error
+
+    def parse(piece: pa.Table, columns: Sequence[str], types: dict[str, pa.DataType]) -> pa.Table:
+        forced = {**{name: pa.string() for name in columns if name.strip() in as_text}, **types}
+        return pa.table([_as_in_csv(piece[name], forced.get(name)) for name in columns], names=[*columns])
+
+    return _Source([schema.names[number] for number in shown], pieces, parse, lambda said, _: said)
 
 
-def _as_in_csv(column: pa.ChunkedArray, *, key: bool) -> pa.ChunkedArray:
-    """Give a Parquet file's text, and its keys, as they would come from a CSV file that pandas writes."""
+def _as_in_csv(column: pa.ChunkedArray, forced: pa.DataType | None) -> pa.ChunkedArray:
+    """Give a Parquet file's text, and its keys, as CSV's reader would."""
     kind = column.type.value_type if kinds.is_dictionary(column.type) else column.type
     number = kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind)
-    if not (kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind) or (key and number)):
+    if not (kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind) or (forced and number)):
         return column
     text = column.cast(kind).cast(pa.large_string())
     if kinds.is_floating(kind):
@@ -71,57 +277,74 @@ def _as_in_csv(column: pa.ChunkedArray, *, key: bool) -> pa.ChunkedArray:
     distinct = pc.unique(text)
     file = io.BytesIO()
     pa.csv.write_csv(pa.table({"x": distinct}), file)
-    size = file.tell()
-    file.seek(0)
     parse = pa.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False)
-    typed = _parsed(file, size, parse, ("x",) if key else ())["x"]
+    typed = _parsed(file.getbuffer(), None, parse, {"x": forced} if forced else {})["x"]
     return typed.take(pc.index_in(text, value_set=distinct))
 
 
-def _csv(path: Path, start: bytes, delimiter: str, expected_rows: int | None, as_text: tuple[str, ...]) -> pa.Table:
+# --- CSV ------------------------------------------------------------------------------------------
+
+
+def _csv(path: Path, start: bytes, delimiter: str, expected_rows: int | None, as_text: tuple[str, ...]) -> _Source:
     for magic, problem in FOREIGN.items():
         if start.startswith(magic):
             raise DataError(f"{problem}.")
-    _check_bytes(path, may_lack_newline=expected_rows is not None)
-    parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    size = path.stat().st_size
+    parsing = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+
+    def pieces() -> Iterator[tuple[bytes, bool]]:
+        for number, piece in enumerate(_pieces(path, delimiter, may_lack_newline=expected_rows is not None)):
+            yield piece, number == 0
+
+    def row(said: str, before: int) -> str:
+        """Say the parser's problem in a line, the header being row 1; what follows the row's number is the row itself."""
+        found = re.search(r"Row #(\d+): (Expected \d+ columns, got \d+)", said)
+        told = f"Row #{int(found[1]) + before + (before > 0)}: {found[2]}" if found else " ".join(said.split())[:160]
+        return f"is not a CSV file with {delimiter!r} between its fields ({told}). Repair it."
+
     try:
-        table = _parsed(path, size, parse, as_text)
-    except pa.ArrowInvalid:
-        try:  # once more on one thread, which can tell the row
-            table = _parsed(path, size, parse, as_text, use_threads=False)
-        except pa.ArrowInvalid as error:
-            found = re.search(r"Row #\d+: Expected \d+ columns, got \d+", str(error))  # what follows is the row itself
-            said = found[0] if found else " ".join(str(error).split())[:160]
-            raise DataError(f"is not a CSV file with {delimiter!r} between its fields ({said}). Repair it.") from error
-    keys = tuple(name for name in table.column_names if name.strip() in as_text)
-    return table if set(keys) <= set(as_text) else _parsed(path, size, parse, keys)  # blanks around a key's name
+        names = _parsed(next(pieces())[0], None, parsing, {}).column_names
+    except pa.ArrowInvalid as error:
+        raise DataError(row(str(error), 0)) from error
+    keys = {name: pa.string() for name in names if name.strip() in as_text}
+
+    def parse(piece: tuple[bytes, bool], columns: Sequence[str], types: dict[str, pa.DataType]) -> pa.Table:
+        text, has_header = piece
+        return _parsed(text, None if has_header else names, parsing, keys | types).select([*columns])
+
+    return _Source(names, pieces, parse, row)
 
 
-def _parsed(source: Any, size: int, parse: pa.csv.ParseOptions, as_text: tuple[str, ...], *, use_threads: bool = True) -> pa.Table:
-    """Parse CSV as one block, so that a column's type comes from all of its values."""
-    block = min(max(size + 1, 1 << 16), LARGEST_BLOCK)
-    types = dict.fromkeys(as_text, pa.string())
+def _parsed(text: Any, names: list[str] | None, parse: pa.csv.ParseOptions, types: dict[str, pa.DataType]) -> pa.Table:
+    """Parse CSV as one block; ``names`` where it has no header."""
     convert = pa.csv.ConvertOptions(null_values=list(MISSING), strings_can_be_null=True, column_types=types)
-    return pa.csv.read_csv(source, pa.csv.ReadOptions(block_size=block, use_threads=use_threads), parse, convert)
+    block = min(len(text) + 1, LARGEST_BLOCK)
+    # On one thread, which can tell the row of an error: several blocks are parsed at once.
+    return pa.csv.read_csv(pa.py_buffer(text), pa.csv.ReadOptions(block_size=block, use_threads=False, column_names=names), parse, convert)
 
 
-def _check_bytes(path: Path, *, may_lack_newline: bool) -> None:
-    """Refuse what Arrow would read in silence: bytes that are no UTF-8, NULs, a quote that is not closed, a cut last row."""
+def _pieces(path: Path, delimiter: str, *, may_lack_newline: bool) -> Iterator[bytes]:
+    """Cut a CSV file where rows end.
+
+    What Arrow would read in silence is refused: bytes that are no UTF-8, NULs, a quote that is not closed, a cut last row.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")()
+    # Some tables hold quotes amid a value, which open nothing: from there on, no one can tell where a row ends but the parser.
+    stray = re.compile(rb'[^\r\n"' + re.escape(delimiter.encode()) + rb']"[^\r\n"' + re.escape(delimiter.encode()) + rb"]")
     lines = quotes = 0
-    last = b""
+    is_whole = False
+    rest, last = b"", b""
     with path.open("rb") as file:
-        while chunk := file.read(1 << 24):
-            try:
-                decoder.decode(chunk)
-            except UnicodeDecodeError as error:
-                line = lines + error.object.count(b"\n", 0, error.start) + 1
-                raise DataError(f"line {line} is not UTF-8. Convert the file, say: iconv -f latin1 -t utf-8.") from error
-            if b"\0" in chunk:
-                line = lines + chunk.count(b"\n", 0, chunk.index(b"\0")) + 1
-                raise DataError(f"line {line} has a NUL byte: the file is damaged, or not UTF-8 text.")
-            lines, quotes, last = lines + chunk.count(b"\n"), quotes + chunk.count(b'"'), chunk[-1:]
+        while chunk := file.read(BLOCK):
+            _check_bytes(chunk, decoder, lines)
+            lines, last = lines + chunk.count(b"\n"), chunk[-1:]
+            if b'"' in chunk:
+                quotes += chunk.count(b'"')
+                is_whole = is_whole or stray.search(rest[-2:] + chunk) is not None
+            rest += chunk
+            if is_whole or (cut := _row_end(rest, quotes)) == 0:
+                continue
+            yield rest[:cut]
+            rest = rest[cut:]
     if not last:
         raise DataError("is empty.")
     if last not in b"\r\n" and not may_lack_newline:
@@ -129,11 +352,35 @@ def _check_bytes(path: Path, *, may_lack_newline: bool) -> None:
         raise DataError(f"{problem}. Fetch it again; if it is whole, add the newline or set prepare.expected_rows.")
     if quotes % 2:
         raise DataError(f"has {quotes} double quotes, an odd number: a quoted value is not closed, and would swallow rows.")
+    if rest.strip():
+        yield rest
+
+
+def _row_end(text: bytes, quotes: int) -> int:
+    """Give the place after the last newline that is not within quotes; ``quotes`` is their number up to the end."""
+    end = len(text)
+    while (place := text.rfind(b"\n", 0, end)) >= 0:
+        quotes -= text.count(b'"', place, end)
+        if quotes % 2 == 0:
+            return place + 1
+        end = place
+    return 0
+
+
+def _check_bytes(chunk: bytes, decoder: Any, lines: int) -> None:
+    try:
+        decoder.decode(chunk)
+    except UnicodeDecodeError as error:
+        line = lines + error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"line {line} is not UTF-8. Convert the file, say: iconv -f latin1 -t utf-8.") from error
+    if b"\0" in chunk:
+        line = lines + chunk.count(b"\n", 0, chunk.index(b"\0")) + 1
+        raise DataError(f"line {line} has a NUL byte: the file is damaged, or not UTF-8 text.")
 
 
 def _names(columns: list[str], delimiter: str) -> list[str]:
     """Names without the blanks around them, which nobody sees; each there, and once."""
-    columns = [column.strip() for column in columns]
+    columns = _unblanked(columns)
     if len(columns) == 1 and (other := next((mark for mark in ",;\t|" if mark != delimiter and mark in columns[0]), None)):
         raise DataError(f"has one column by the delimiter {delimiter!r}; its header holds {other!r}. Set prepare.delimiter.")
     if "" in columns:
@@ -143,21 +390,5 @@ def _names(columns: list[str], delimiter: str) -> list[str]:
     return columns
 
 
-def _plain(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Bring Arrow's many types down to number, boolean, text and time."""
-    kind = column.type.value_type if kinds.is_dictionary(column.type) else column.type
-    if kinds.is_decimal(kind) or kinds.is_null(kind):
-        kind = pa.float64()
-    elif kinds.is_time(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind):
-        kind = pa.string()  # 12:30 is a category; the event time has a date
-    elif kinds.is_date(kind) or kinds.is_timestamp(kind):
-        kind = pa.timestamp("ns" if getattr(kind, "unit", "") == "ns" else "us")  # with a zone: as UTC
-    elif not (kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_boolean(kind) or kinds.is_string(kind)):
-        raise DataError(f"column {name!r} is of the type {kind}, which no booster reads. Write it as numbers, text or times.")
-    try:
-        plain = column.cast(kind)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"column {name!r} of the type {column.type} holds values beyond {kind}. Correct them.") from error
-    if kinds.is_string(kind) and (longest := pc.max(pc.utf8_length(plain)).as_py() or 0) > LONGEST_TEXT:
-        raise DataError(f"column {name!r} has a value of {longest} characters, as if a quote were not closed. Repair or remove it.")
-    return plain
+def _unblanked(columns: Sequence[str]) -> list[str]:
+    return [column.strip() for column in columns]

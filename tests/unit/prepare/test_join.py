@@ -9,16 +9,19 @@ import pytest
 
 from stages.common.errors import DataError
 from stages.prepare.join import join
+from stages.prepare.raw import in_memory
 
 Prepare = Callable[..., Any]
-FIRST = pd.DataFrame({"id": ["3", "1", "2"], "x": [30, 10, 20]}, index=[7, 8, 9])
+FIRST = pd.DataFrame({"id": ["3", "1", "2"], "x": [30, 10, 20]})
 SECOND = pd.DataFrame({"id": ["1", "3", "9"], "os": ["ios", None, "mac"], "score": [0.5, 1.5, 2.5]})
 
 
 def test_each_row_finds_its_own() -> None:
-    joined, note = join(FIRST, SECOND, "id")
+    table, note = join(in_memory(FIRST), in_memory(SECOND), "id")
+    joined = table.columns(["joined", "score", "x", "os"])
 
-    assert joined.index.tolist() == [7, 8, 9]
+    assert table.names == ("id", "x", "os", "score", "joined")
+    assert joined.columns.tolist() == ["joined", "score", "x", "os"]
     assert joined["x"].tolist() == [30, 10, 20]
     assert joined["os"].fillna("-").tolist() == ["-", "ios", "-"]
     assert joined["score"].fillna(-1).tolist() == [1.5, 0.5, -1]
@@ -39,7 +42,7 @@ def test_each_row_finds_its_own() -> None:
 )
 def test_a_second_table_that_does_not_fit_is_refused(second: pd.DataFrame, line: str) -> None:
     with pytest.raises(DataError) as refused:
-        join(FIRST, second, "id")
+        join(in_memory(FIRST), in_memory(second), "id")
     assert str(refused.value).startswith(line)
 
 

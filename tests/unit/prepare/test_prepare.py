@@ -13,6 +13,7 @@ import pytest
 
 from stages.common.errors import DataError, MissingInput
 from stages.prepare import prepare as module
+from stages.prepare.raw import Raw
 from stages.prepare.read import read as read_table
 
 Prepare = Callable[..., Any]
@@ -47,7 +48,7 @@ def test_all_that_is_written(prepare: Prepare, payments: pd.DataFrame, csv: Csv)
     assert {name for name, _ in made.features.dropped} == {"is_fraud", "time", "transaction", "customer", "age"}
     assert made.data["splits"]["test"]["rows"] == len(made.test.y)
     assert made.data["positives"] == made.outputs["positives"]
-    assert made.data["columns"]["device"]["missing"] == int(made.train.X["device"].isna().sum())
+    assert next(one.missing for one in made.features.columns if one.name == "device") == made.train.X["device"].isna().mean()
 
 
 @pytest.mark.parametrize("split", ["time", "order", "random"])
@@ -293,10 +294,10 @@ def test_a_table_that_changes_while_it_is_read_is_not_published_as_the_one_that_
 ) -> None:
     path = csv(payments)
 
-    def read(*arguments: Any, **options: Any) -> pd.DataFrame:
-        frame = read_table(*arguments, **options)
+    def read(*arguments: Any, **options: Any) -> Raw:
+        table = read_table(*arguments, **options)
         path.write_text(path.read_text() + "\n")
-        return frame
+        return table
 
     monkeypatch.setattr(module, "read", read)
     with pytest.raises(MissingInput, match="its bytes changed since this run was planned"):

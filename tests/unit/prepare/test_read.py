@@ -2,6 +2,7 @@
 
 import datetime as dt
 import decimal
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,14 @@ import pyarrow.parquet
 import pytest
 
 from stages.common.errors import DataError
-from stages.prepare.read import read
+from stages.prepare import read as module
+
+
+def read(path: Path, **options: Any) -> pd.DataFrame:
+    """Give the whole table."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = module.read(path, Path(folder), **options)
+        return table.columns(table.names)
 
 
 @pytest.fixture
@@ -32,12 +40,55 @@ def stored(tmp_path: Path, column: pa.Array) -> Path:
     return path
 
 
+MIXED = {
+    "numbers": (["1", "2.5", "3"], [1.0, 2.5, 3.0]),
+    "large whole numbers": (["1", "123456789012345678901"], [1.0, 123456789012345678901.0]),
+    "nothing, then numbers": (["", "NA", "7"], [None, None, 7.0]),
+    "nothing, then text": (["", "NA", "seven"], [None, None, "seven"]),
+    "keys, then text": (["007", "1.0", "x"], ["007", "1.0", "x"]),
+    "digits, then truths": (["1", "0", "true", "FALSE"], [True, False, True, False]),
+    "numbers, then truths": (["12", "true"], ["12", "true"]),
+    "days, then times": (["2024-01-31", "2024-01-31 10:00:00"], [pd.Timestamp("2024-01-31"), pd.Timestamp("2024-01-31 10:00")]),
+    "seconds, then finer": (
+        ["2024-01-31 10:00:00", "2024-01-31 10:00:00.5"],
+        [pd.Timestamp("2024-01-31 10:00:00"), pd.Timestamp("2024-01-31 10:00:00.5")],
+    ),
+    "days, then text": (["2024-01-31", "soon"], ["2024-01-31", "soon"]),
+    "times of day, then text": (["12:30", "noon"], ["12:30", "noon"]),
+    "quoted lines": (['"a\nb"', '"c""d"', '"e,f"'], ["a\nb", 'c"d', "e,f"]),
+    "quotes amid values": (['5" pipe', "x", '"a\nb"', '6" pipe'], ['5" pipe', "x", "a\nb", '6" pipe']),
+}
+
+
+@pytest.mark.parametrize(("values", "wanted"), MIXED.values(), ids=MIXED)
+@pytest.mark.parametrize("block", [1, 64, 1 << 20])
+def test_blocks_of_any_size_give_one_table(
+    written: Any, monkeypatch: pytest.MonkeyPatch, values: list[str], wanted: list[Any], block: int
+) -> None:
+    """What a column is depends on all of its values; where the file is cut plays no part, and rows stay whole."""
+    monkeypatch.setattr(module, "BLOCK", block)
+    rows = [f"{number},{value},{number / 4}\n" for number, value in enumerate(value for value in values for _ in range(30))]
+    frame = read(written(("n,x,q\n" + "".join(rows)).encode()))
+
+    assert frame["n"].tolist() == list(range(len(rows)))
+    assert frame["q"].tolist() == [number / 4 for number in range(len(rows))]
+    found = frame["x"].astype(object).where(frame["x"].notna(), None).tolist()
+    assert found == [value for value in wanted for _ in range(30)]
+
+
+@pytest.mark.parametrize("block", [1, 64])
+def test_a_wrong_row_is_told_by_its_number_in_the_file(written: Any, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(module, "BLOCK", block)
+    with pytest.raises(DataError, match="Row #102: Expected 2 columns, got 3"):
+        read(written(b"a,b\n" + b"1,2\n" * 100 + b"1,2,3\n" + b"1,2\n" * 100))
+
+
 def test_types_come_from_the_whole_column(written: Any) -> None:
     """A column that turns to text in its last row, megabytes on, is text."""
     rows = b"".join(b"%d,%d\n" % (number, number) for number in range(200_000))
     frame = read(written(b"a,b\n" + rows + b"200000,late\n"))
 
-    assert frame["a"].dtype == "int64"
+    assert frame["a"].dtype == "int32"
     assert frame["b"].dtype == "str"
     assert frame["b"].iloc[[0, -1]].tolist() == ["0", "late"]
 
@@ -70,7 +121,7 @@ def test_keys_stay_as_written(written: Any) -> None:
 
     assert frame["key"].tolist() == ["007", "7", "123456789012345678901"]
     assert frame["who"].tolist() == ["1", "01", "1"]
-    assert frame["n"].dtype == "int64"
+    assert frame["n"].dtype == "int32"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +158,8 @@ def test_expected_rows_allow_a_last_row_without_newline(written: Any) -> None:
 @pytest.mark.parametrize(
     ("column", "kind", "value"),
     [
-        (pa.array([decimal.Decimal("1.5")]), "float64", 1.5),
+        (pa.array([decimal.Decimal("1.5")]), "float32", 1.5),
+        (pa.array([0.1]), "float64", 0.1),
         (pa.array([None], pa.null()), "float64", None),
         (pa.array(["x"]).dictionary_encode(), "str", "x"),
         (pa.array(["x"], pa.large_string()), "str", "x"),
@@ -117,7 +169,7 @@ def test_expected_rows_allow_a_last_row_without_newline(written: Any) -> None:
         (pa.array([True]), "boolean", True),
         (pa.array([7], pa.uint8()), "uint8", 7),
     ],
-    ids=["decimal", "null", "dictionary", "large text", "date", "zoned time", "time of day", "boolean", "small number"],
+    ids=["decimal", "beyond float32", "null", "dictionary", "large text", "date", "zoned time", "time of day", "boolean", "small number"],
 )
 def test_parquet_types_become_number_text_boolean_or_time(tmp_path: Path, column: pa.Array, kind: str, value: Any) -> None:
     frame = read(stored(tmp_path, column))
