@@ -1,5 +1,6 @@
 """How far to trust the score: fits that do well only where rows or labels give each other away."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -67,7 +68,8 @@ def measure(fits: Fits, train: Table, valid: Table, test: Table, split: str) -> 
 def random_split(fits: Fits, splits: tuple[Table, Table, Table]) -> dict[str, Any]:
     """Fit on rows at random and score the rest, and by the time split of the same rows: the difference is what a random split would boast.
 
-    Both fits have the same number of rows and rounds. Of many rows, those of some entities are taken, whole, for a gap comes from rows that are alike.
+    Both fits have the same number of rows and rounds. Of many rows, all those of some entities are taken, for a gap comes from rows
+    that are alike.
     """
     rng = np.random.default_rng(fits.seed)
     rows = _chosen(_groups(splits), ROWS, rng)
@@ -78,8 +80,8 @@ def random_split(fits: Fits, splits: tuple[Table, Table, Table]) -> dict[str, An
     if any(_is_rare(label[part]) for cut in cuts.values() for part in cut):
         return _not(TOO_FEW)
     found = {name: fits.auc(_taken(splits, learn), _taken(splits, rest)) for name, (learn, rest) in cuts.items()}
-    errors = [standard_error(found[name], label[rest]) for name, (_, rest) in cuts.items()]
-    return {**found, "gap": found["random"] - found["time"], "standard_error": float(np.hypot(*errors)), "rows": len(rows)}
+    at_random, by_time = (standard_error(found[name], label[cuts[name][1]]) for name in ("random", "time"))
+    return {**found, "gap": found["random"] - found["time"], "standard_error": float(np.hypot(at_random, by_time)), "rows": len(rows)}
 
 
 def drift(fits: Fits, train: Table, test: Table) -> dict[str, Any]:
@@ -101,7 +103,12 @@ def drift(fits: Fits, train: Table, test: Table) -> dict[str, Any]:
     error = standard_error(0.5, second.y)
     has_drifted = auc > DRIFTED and auc > 0.5 + ERRORS * error
     gains = sorted(fits.family.importance(model).items(), key=lambda gain: (-gain[1], gain[0]))
-    return {"auc": auc, "standard_error": error, "drifted": has_drifted, "features": [name for name, _ in gains[:NAMED]] if has_drifted else []}
+    return {
+        "auc": auc,
+        "standard_error": error,
+        "drifted": has_drifted,
+        "features": [name for name, _ in gains[:NAMED]] if has_drifted else [],
+    }
 
 
 def entities_seen(train: Table, test: Table) -> dict[str, float] | None:
@@ -153,7 +160,7 @@ def _not(reason: str) -> dict[str, Any]:
 
 
 def _is_rare(label: NDArray[np.int8]) -> bool:
-    return min(np.bincount(label, minlength=2)) < FEWEST
+    return bool(np.bincount(label, minlength=2).min() < FEWEST)
 
 
 def _groups(tables: Sequence[Table]) -> NDArray[np.intp]:
@@ -179,7 +186,7 @@ def _chosen(groups: NDArray[np.intp], most: int, rng: np.random.Generator) -> ND
 def _taken(tables: Sequence[Table], rows: NDArray[np.intp]) -> Table:
     """Take rows by their number over all tables one after the other, in rising order; without what is no feature."""
     starts = np.cumsum([0, *(len(table.y) for table in tables)])
-    parts = [rows[(rows >= start) & (rows < end)] - start for start, end in zip(starts, starts[1:], strict=False)]
+    parts = [rows[(rows >= start) & (rows < end)] - start for start, end in itertools.pairwise(starts)]
     matrix = pd.concat([table.X.iloc[part] for table, part in zip(tables, parts, strict=True)], ignore_index=True)
     label = np.concatenate([table.y[part] for table, part in zip(tables, parts, strict=True)])
     return Table(matrix, label, rows)
