@@ -14,10 +14,9 @@ from stages.common import log
 from stages.families import metrics
 from stages.features.features import Table
 
-ROUNDS = 100  # of a fit, at most: enough to see that it does better or not
-ROWS = 200_000  # of a random and a time split, at most; a gap needs many rows of the same entities
+ROUNDS, ROWS = 100, 200_000  # of a random and a time split, at most; a gap needs many rows of the same entities
 DRIFT_ROUNDS, DRIFT_ROWS = 50, 100_000
-SHUFFLED_ROWS = 50_000
+SHUFFLED_ROUNDS, SHUFFLED_ROWS = 50, 50_000  # rows of train, and of valid
 FEWEST = 10  # positives, and negatives, of rows that are scored
 DRIFTED = 0.7  # AUC above which test rows are told from train rows
 NAMED = 5  # features that tell them apart
@@ -49,9 +48,9 @@ class Fits:
         )
         return fitted.model
 
-    def auc(self, table: Table, other: Table) -> float:
+    def auc(self, table: Table, other: Table, most_rounds: int) -> float:
         """Fit on one table and score the other."""
-        model = self.fit(table, min(self.settings["rounds"], ROUNDS))
+        model = self.fit(table, min(self.settings["rounds"], most_rounds))
         return metrics.score("auc", other.y, self.family.predict(model, other.X))
 
 
@@ -79,7 +78,7 @@ def random_split(fits: Fits, splits: tuple[Table, Table, Table]) -> dict[str, An
     cuts = {"time": (rows[:early], rows[early:]), "random": (np.sort(drawn[:early]), np.sort(drawn[early:]))}
     if any(_is_rare(label[part]) for cut in cuts.values() for part in cut):
         return _not(TOO_FEW)
-    found = {name: fits.auc(_taken(splits, learn), _taken(splits, rest)) for name, (learn, rest) in cuts.items()}
+    found = {name: fits.auc(_taken(splits, learn), _taken(splits, rest), ROUNDS) for name, (learn, rest) in cuts.items()}
     at_random, by_time = (standard_error(found[name], label[cuts[name][1]]) for name in ("random", "time"))
     return {**found, "gap": found["random"] - found["time"], "standard_error": float(np.hypot(at_random, by_time)), "rows": len(rows)}
 
@@ -139,7 +138,7 @@ def null_score(fits: Fits, train: Table, valid: Table) -> dict[str, Any]:
     """Score a fit to labels that follow from nothing, and tell whether it is chance."""
     if _is_rare(train.y) or _is_rare(valid.y):
         return _not(TOO_FEW)
-    auc, error = fits.auc(train, valid), standard_error(0.5, valid.y)
+    auc, error = fits.auc(train, valid, SHUFFLED_ROUNDS), standard_error(0.5, valid.y)
     passed = abs(auc - 0.5) <= ERRORS * error
     if not passed:
         log.warning("evaluate.labels_leak", auc_of_shuffled_labels=round(auc, 4), standard_error=round(error, 4))
