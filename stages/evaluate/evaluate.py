@@ -12,7 +12,7 @@ from stages.common import contract, log
 from stages.common.artifact import Artifact
 from stages.common.errors import ConfigError
 from stages.common.step import Run
-from stages.evaluate import certainty
+from stages.evaluate import certainty, meter
 from stages.evaluate.config import Config
 from stages.families import logistic, metrics
 from stages.features import features as feature
@@ -53,6 +53,7 @@ def evaluate(config: Config, run: Run) -> dict[str, Any]:
     probability = best.family.predict(best.model, test.X)
     test_scores = metrics.scores(test.y, probability)
     suspicious = suspicious_columns(best, features, train, valid, config, run)
+    fits = meter.Fits(best.family, best.settings, config.seed, run.threads)
     gains = best.family.importance(best.model)
     ranked = sorted(gains.items(), key=lambda gain: (-gain[1], gain[0]))[:TOP]
     evaluation = {
@@ -64,6 +65,7 @@ def evaluate(config: Config, run: Run) -> dict[str, Any]:
         "intervals": certainty.intervals(test.y, probability, test.entity, config.seed),
         "slices": certainty.slices(train, test, probability, config.slices),
         "suspicious": suspicious,
+        "leaks": meter.measure(fits, train, valid, test, run.input("prepare").read_json("data.json")["split"]),
         "importance": [{"feature": name, "gain": gain} for name, gain in ranked],
     }
     (run.out / "evaluation.json").write_bytes(contract.dump(evaluation))

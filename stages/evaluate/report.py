@@ -131,7 +131,7 @@ def draw(addresses: Addresses, status: str = "") -> str:
 def _page(results: Results, status: str) -> str:
     name = results.config.name
     ended = f" · run ended: {status}" if status else ""
-    parts = (_verdict, _checks, _scores, _slices, _suspicious, _importance, _data, _steps, _settings, _lineage)
+    parts = (_verdict, _checks, _scores, _slices, _trust, _suspicious, _importance, _data, _steps, _settings, _lineage)
     main = tag("main", tag("p", f"Surefoot · {name} · {results.run or 'no run'}{ended}", class_="small"), [part(results) for part in parts])
     meta = Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">')
     head = tag("head", meta, tag("title", f"{name}: {_headline(results)[0]}"), tag("style", Html(STYLE)))
@@ -240,6 +240,47 @@ def _slices(results: Results) -> list[Html]:
     ]
     note = tag("p", "The test score where it holds. Without a score: too few rows of one class.", class_="small")
     return _section("Slices of the test rows", [table(head, rows), note])
+
+
+def _trust(results: Results) -> list[Html]:
+    found = results.json("evaluate", "evaluation.json")
+    if not found:
+        return []
+    leaks = found["leaks"]
+    parts = (
+        ("A random split", leaks["random_split"], _boast),
+        ("Test against train", leaks["drift"], _drift),
+        ("Entities of test that train knows", leaks["entities"] or {"not_measured": "no entity is named"}, _seen),
+        ("Shuffled labels", leaks["shuffled_labels"], _shuffled),
+    )
+    rows = [[title, f"Not measured: {part['not_measured']}." if "not_measured" in part else say(part)] for title, part, say in parts]
+    return _section("How far to trust the score", [table(["what was tried", "what came of it"], rows)])
+
+
+def _boast(part: dict[str, Any]) -> str:
+    return (
+        f"AUC {part['random']:.4f} (optimistic); the time split of the same {part['rows']:,} rows {part['time']:.4f}: "
+        f"a gap of {part['gap']:+.4f} ± {part['standard_error']:.4f}, by fits of few rounds. "
+        "A large gap means that rows of the same customer or day give each other away under a random split: judge by the time split."
+    )
+
+
+def _drift(part: dict[str, Any]) -> Html:
+    told = f"A booster tells test rows from train rows with an AUC of {part['auc']:.4f}, where .5 means that they are alike."
+    if not part["drifted"]:
+        return tag("span", told)
+    return tag("span", f"{told} They differ most in {', '.join(part['features'])}: the score may fall as time goes on.", class_="open")
+
+
+def _seen(part: dict[str, Any]) -> str:
+    return f"{part['rows']:.1%} of the test rows, {part['entities']:.1%} of the entities."
+
+
+def _shuffled(part: dict[str, Any]) -> Html:
+    told = f"Fitted to shuffled labels, AUC {part['auc']:.4f} ± {part['standard_error']:.4f}, where chance gives .5"
+    if part["passed"]:
+        return tag("span", f"{told}: as it must be.")
+    return tag("span", f"{told}: labels leak through the pipeline. Believe no score before the leak is found.", class_="bad")
 
 
 def _suspicious(results: Results) -> list[Html]:

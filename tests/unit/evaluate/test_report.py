@@ -71,12 +71,29 @@ def test_an_accepted_run(accepted: Pipeline) -> None:
         "xgboost test",
         "None: no single column",
         "Columns that xgboost uses most",
+        "How far to trust the score",
+        "A random split Not measured: the split does not follow time.",
+        "Entities of test that train knows Not measured: no entity is named.",
     ):
         assert word in page.text
     assert "all 900" in page.text
     assert "learning_rate 0.3" in page.text
     assert accepted.addresses().config.pinned is not None
     assert f"raw table {accepted.addresses().config.pinned.raw['table']}" in page.text  # type: ignore[union-attr]
+
+
+def test_what_the_score_is_worth() -> None:
+    gap = {"random": 0.95, "time": 0.9, "gap": 0.05, "standard_error": 0.004, "rows": 20_000}
+    drift = {"auc": 0.8123, "drifted": True, "features": ["c3", "c1"]}
+    shuffled = {"auc": 0.6, "standard_error": 0.01}
+
+    assert "AUC 0.9500 (optimistic); the time split of the same 20,000 rows 0.9000: a gap of +0.0500 ± 0.0040" in report._boast(gap)
+    assert 'class="open"' in report._drift(drift)
+    assert "They differ most in c3, c1: the score may fall" in report._drift(drift)
+    assert "differ" not in report._drift({**drift, "drifted": False})
+    assert report._seen({"rows": 0.5, "entities": 1.0}) == "50.0% of the test rows, 100.0% of the entities."
+    assert 'class="bad"' in report._shuffled({**shuffled, "passed": False})
+    assert "as it must be" in report._shuffled({**shuffled, "passed": True})
 
 
 def test_a_rejected_run_says_why_in_its_first_lines(accepted: Pipeline) -> None:
