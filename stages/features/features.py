@@ -193,7 +193,7 @@ def decide(found: list[Found], made: list[Column], roles: Roles) -> Features:
 def describe(column: Column, values: pd.Series) -> Column:
     """Say of a column what it is in train: how much is missing, and between which numbers it lies."""
     missing = float(values.isna().mean())
-    span = () if column.dtype == "category" or missing == 1 else (float(values.min()), float(values.max()))
+    span = () if column.dtype == "category" or missing == 1 else (float(np.fmin.reduce(values)), float(np.fmax.reduce(values)))
     return replace(column, missing=missing, span=span)
 
 

@@ -36,10 +36,9 @@ def main(folder: Path, out: Path) -> None:
 def rows(table: pd.DataFrame, train: Any) -> dict[str, Any]:
     """Give what is made of a row alone, or of how often its values stand in train."""
     time = table["TransactionDT"]
-    made: dict[str, Any] = {"hour": time // 3600 % 24, "weekday": time // DAY % 7}
+    made: dict[Any, Any] = {"hour": time // 3600 % 24, "weekday": time // DAY % 7}
     made["cents"] = (table["TransactionAmt"] * 1000).round() % 1000
-    for name in STARTS:
-        made[f"{name}_start"] = time // DAY - table[name]
+    made |= {f"{name}_start": time // DAY - table[name] for name in STARTS}
     for name, values in table.items():
         if name in NAMED or (values.dtype == "str" and values[train].nunique() > MOST):
             made[f"{name}_frequency"] = values.map(values[train].value_counts()).fillna(0)
@@ -48,7 +47,7 @@ def rows(table: pd.DataFrame, train: Any) -> dict[str, Any]:
 
 def whole(table: pd.DataFrame, train: Any) -> dict[str, Any]:
     """Give what is missing together, and what each entity did before."""
-    made: dict[str, Any] = {}
+    made: dict[Any, Any] = {}
     patterns: dict[bytes, list[str]] = {}
     for name, values in table.items():
         gaps = values.isna().to_numpy()
@@ -64,7 +63,7 @@ def whole(table: pd.DataFrame, train: Any) -> dict[str, Any]:
 
 def typed(table: pd.DataFrame, train: Any) -> pd.DataFrame:
     """Give numbers as float32 and text as categories."""
-    for name in table.columns:
+    for name in map(str, table.columns):
         if table[name].dtype == "str":
             kept = table.loc[train, name].value_counts().index[:MOST]
             table[name] = pd.Categorical.from_codes(kept.get_indexer(table[name]), kept)

@@ -17,6 +17,7 @@ from stages.prepare import generate, ieee_cis, leaks
 from stages.prepare.config import Config
 from stages.prepare.join import join
 from stages.prepare.prepare import roles
+from stages.prepare.raw import in_memory
 
 Prepare = Callable[..., Any]
 SHARED = Path(__file__).parents[4] / "shared" / "data"
@@ -176,7 +177,8 @@ def test_honest_tables_of_the_shape_of_ieee_cis_pass(seed: int) -> None:
     """Joined and looked at as prepare does it; days since something began rise a little with time."""
     options = yaml.load((Path(__file__).parents[3] / "configs" / "ieee-cis.yaml").read_text(encoding="utf-8"), "ieee-cis")["prepare"]
     transaction, identity = ieee_cis.tables(3000, seed)
-    frame, _ = join(transaction, identity, "TransactionID")
+    table, _ = join(in_memory(transaction), in_memory(identity), "TransactionID")
+    frame = table.columns(table.names)
     label, times = frame["isFraud"].to_numpy(dtype=np.int8), frame["TransactionDT"].to_numpy()
     early = 2100
     features = feature.fit(frame[:early], roles(Config(**options), "1", "0"), 256)
@@ -215,9 +217,20 @@ def test_a_feature_that_sees_the_future_is_refused(
 
 
 def test_the_area_is_sklearns() -> None:
+    """Of rows that are scored by the share of positives in their bin, as the other half has it."""
     rng = np.random.default_rng(0)
-    label, score = rng.integers(0, 2, 500).astype(np.int8), rng.integers(0, 9, 500).astype(float)
-    assert leaks.auc(label, score) == pytest.approx(roc_auc_score(label, score))
+    bins, half, label = (rng.integers(0, most, 500) for most in (9, 2, 2))
+    shares = {
+        (b, h): (((bins == b) & (half != h) & (label == 1)).sum() + label[half != h].mean()) / (((bins == b) & (half != h)).sum() + 1)
+        for b in range(9)
+        for h in range(2)
+    }
+    score = np.array([shares[b, h] for b, h in zip(bins, half, strict=True)])
+    counts = np.bincount(4 * bins + 2 * half + label, minlength=36).reshape(9, 2, 2)
+
+    area, hits, misses = leaks.told(counts)
+    assert area == pytest.approx(roc_auc_score(label, score))
+    assert (hits, misses) == pytest.approx(tuple((score > label.mean())[label == is_positive].mean() for is_positive in (1, 0)))
 
 
 def test_too_few_of_a_class_are_not_judged(prepare: Prepare, many: pd.DataFrame, tmp_path: Path) -> None:
