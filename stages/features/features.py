@@ -15,12 +15,13 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from stages.common.errors import DataError
-from stages.features import history
+from stages.features import history, own
 
 RESERVED = ("_label", "_row", "_time", "_entity")  # what a split's file holds beside the features
 EXACT = 2**24  # up to here float32 holds every integer
 MOSTLY_DISTINCT = 0.9  # of a text column's values: it names rows and says nothing of a new one
 UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1, "day": history.DAY}  # ns in one unit of a time that is a number
+OWN = "a user's own"  # the key of a column whose past a user's function reads
 KINDS = ("clock", "cents", "start_days", "frequency", "missing", "past", "label_rates")  # of engineered features
 
 
@@ -114,6 +115,7 @@ class Features:
     columns: tuple[Column, ...]
     dropped: tuple[tuple[str, str], ...]  # raw column, reason
     roles: Roles
+    own: str = ""  # the source of a user's own features
 
     @property
     def names(self) -> list[str]:
@@ -128,6 +130,7 @@ class Features:
             "dropped": [{"name": name, "reason": reason} for name, reason in self.dropped],
             "label": {"column": roles.label, "positive": roles.positive, "negative": roles.negative},
             "roles": roles.to_json(),
+            "own": self.own,
         }
 
     @classmethod
@@ -137,6 +140,7 @@ class Features:
             tuple(map(Column.from_json, document["columns"])),
             tuple((entry["name"], entry["reason"]) for entry in document["dropped"]),
             Roles.from_json(document["label"], document["roles"]),
+            document["own"],
         )
 
 
@@ -179,15 +183,17 @@ def _look(raw: str, values: pd.Series, roles: Roles, max_categories: int) -> Fou
     return Found(raw, fitted, "", gaps, counts if len(counts) > len(fitted.categories) else ())
 
 
-def made(found: list[Found], frame: pd.DataFrame, roles: Roles) -> list[Column]:
+def made(found: list[Found], frame: pd.DataFrame, roles: Roles, source: str = "") -> list[Column]:
     """Give the columns that are made besides the raw ones; ``frame`` has the train rows of those that have a role or name who acts."""
-    return [column for kind in ROW_KINDS if roles.is_on(kind) for column in ROW_KINDS[kind](found, frame, roles)] + _past(roles)
+    rows = [column for kind in ROW_KINDS if roles.is_on(kind) for column in ROW_KINDS[kind](found, frame, roles)]
+    return [*rows, *_past(roles), *_own(found, source, roles)]
 
 
-def decide(found: list[Found], made: list[Column], roles: Roles) -> Features:
+def decide(found: list[Found], made: list[Column], roles: Roles, source: str = "") -> Features:
     """Put all columns together, under names that every booster takes."""
     columns = [one.column for one in found if one.column]
-    return Features(tuple(_named_safely([*columns, *made])), tuple((one.raw, one.reason) for one in found if not one.column), roles)
+    dropped = tuple((one.raw, one.reason) for one in found if not one.column)
+    return Features(tuple(_named_safely([*columns, *made])), dropped, roles, source)
 
 
 def describe(column: Column, values: pd.Series) -> Column:
@@ -289,6 +295,20 @@ def _past(roles: Roles) -> list[Column]:
     return made
 
 
+def _own(found: list[Found], source: str, roles: Roles) -> list[Column]:
+    """List a user's own features; they may look at earlier rows."""
+    if not source:
+        return []
+    if roles.time is None:
+        raise DataError(f"{own.FILE}: needs an event time, which orders the rows: name it in prepare.time.")
+    sources = own.columns(source)
+    if roles.label in sources:
+        raise DataError(f"{own.FILE}: COLUMNS names {roles.label!r}, the label, which no feature is given.")
+    if absent := {*sources} - {one.raw for one in found}:
+        raise DataError(f"{own.FILE}: COLUMNS names {min(absent)!r}, which is no column of the table.")
+    return [Column(name, (*sources, roles.time), "float32", of=f"own:{name}", key=OWN) for name in own.names(source)]
+
+
 ROW_KINDS: dict[str, Callable[[list[Found], pd.DataFrame, Roles], list[Column]]] = {
     "clock": _clock,
     "cents": _cents,
@@ -323,7 +343,7 @@ def apply(features: Features, frame: pd.DataFrame, past: pd.DataFrame | None = N
         DataError: a column is missing, or its values cannot be what they were in train.
 
     """
-    context = _Context(frame, features.roles, past)
+    context = _Context(frame, features, past)
     made = {}
     for column in features.columns:
         if absent := [raw for raw in column.sources if raw not in frame.columns]:
@@ -339,9 +359,10 @@ def apply(features: Features, frame: pd.DataFrame, past: pd.DataFrame | None = N
 class _Context:
     """Raw rows, and what several columns are made of, computed once."""
 
-    def __init__(self, frame: pd.DataFrame, roles: Roles, past: pd.DataFrame | None = None) -> None:
-        self.frame, self.roles = frame, roles
+    def __init__(self, frame: pd.DataFrame, features: Features, past: pd.DataFrame | None = None) -> None:
+        self.frame, self.roles = frame, features.roles
         self.whole = frame if past is None else pd.concat([past, frame])
+        self.own = features.own
         self._statistics: dict[str, dict[str, NDArray[np.float64]]] = {}
 
     def values(self, column: Column) -> pd.Series:
@@ -350,8 +371,10 @@ class _Context:
         if column.dtype == "category":
             codes = pd.Index(column.categories, dtype="str").get_indexer(pd.Index(raw.astype("str")))
             return pd.Series(pd.Categorical.from_codes(codes, dtype=column.pandas_type()), index=raw.index)
-        if column.key:
-            made: Any = self._past(column.key)[column.of][-len(raw) :]
+        if column.key == OWN:
+            made: Any = self._own(column)[column.of.removeprefix("own:")][-len(raw) :]
+        elif column.key:
+            made = self._past(column.key)[column.of][-len(raw) :]
         elif column.of in CLOCK:
             made = CLOCK[column.of](pd.to_datetime(moments(raw, self.roles.time_unit)))
         elif column.of == "cents":
@@ -382,6 +405,13 @@ class _Context:
             delay = round(roles.label_delay_days * history.DAY)
             self._statistics[key] = history.statistics(rows, amount, self._labels(frame), delay)
         return self._statistics[key]
+
+    def _own(self, column: Column) -> dict[str, NDArray[np.float64]]:
+        if OWN not in self._statistics:
+            assert self.roles.time
+            table = self.whole[list(dict.fromkeys(column.sources))]
+            self._statistics[OWN] = own.values(self.own, table, moments(table[self.roles.time], self.roles.time_unit))
+        return self._statistics[OWN]
 
     def _labels(self, frame: pd.DataFrame) -> NDArray[np.int8] | None:
         if not self.roles.is_on("label_rates"):

@@ -40,7 +40,9 @@ class Built:
     again: list[str]
 
 
-def build(config: Config, roles: Roles, table: Raw, rows: Rows, matrix: Matrix, progress: Callable[[int, int], None]) -> Built:
+def build(
+    config: Config, roles: Roles, table: Raw, rows: Rows, matrix: Matrix, progress: Callable[[int, int], None], own: str = ""
+) -> Built:
     """Fit on train alone, raw columns first, then what is made of them; refuse what gives the label or the future away."""
     train = _train(rows.part)
     found: list[Found] = []
@@ -53,7 +55,7 @@ def build(config: Config, roles: Roles, table: Raw, rows: Rows, matrix: Matrix, 
         check.check_numbers(frame[[one.raw for one in looked if not feature.role(one.raw, roles)]])
         plain = Features(tuple(one.column for one in looked if one.column), (), roles)
         values = feature.apply(plain, frame)
-        _check(config, plain, values, rows)
+        _check(config, plain, frame, values, rows)
         columns = {column.raw: feature.describe(column, values[column.name].iloc[train]) for column in plain.columns}
         return [replace(one, column=columns.get(one.raw)) for one in looked], matrix.add(values), _again(plain, values, rows)
 
@@ -62,14 +64,15 @@ def build(config: Config, roles: Roles, table: Raw, rows: Rows, matrix: Matrix, 
         places += here
         again += times
         progress(len(found), len(table.names))
-    named = feature.decide(found, feature.made(found, rows.known.iloc[train], roles), roles)
+    named = feature.decide(found, feature.made(found, rows.known.iloc[train], roles, own), roles, own)
     fitted = [*named.columns[: len(places)]]
 
     def make(some: tuple[Column, ...]) -> tuple[list[Column], list[Place]]:
         # What is missing together is read as one of them.
         narrow = replace(named, columns=tuple(replace(one, sources=one.sources[:1]) if one.of == "missing" else one for one in some))
-        values = feature.apply(narrow, _sources(narrow, table, rows.known))
-        _check(config, narrow, values, rows)
+        frame = _sources(narrow, table, rows.known)
+        values = feature.apply(narrow, frame)
+        _check(config, narrow, frame, values, rows)
         described = [feature.describe(one, values[one.name].iloc[train]) for one in some]
         kept = [one for one in described if feature.is_telling(one)]
         return kept, matrix.add(values[[one.name for one in kept]]) if kept else []
@@ -93,12 +96,12 @@ def _sources(features: Features, table: Raw, known: pd.DataFrame) -> pd.DataFram
     return known if set(names) <= set(known.columns) else table.columns(names)
 
 
-def _check(config: Config, features: Features, values: pd.DataFrame, rows: Rows) -> None:
+def _check(config: Config, features: Features, frame: pd.DataFrame, values: pd.DataFrame, rows: Rows) -> None:
     """Refuse columns that tell the label alone, or see the future."""
     train = np.flatnonzero(rows.part == 0)
     chosen = np.random.default_rng(0).permutation(train)[: leaks.ROWS]
     leaks.check_columns(values.iloc[chosen], rows.y[chosen], config.max_column_auc, config.allow, features)
-    leaks.check_future(features, rows.known, values, rows.times)
+    leaks.check_future(features, frame, values, rows.times)
 
 
 def _again(features: Features, values: pd.DataFrame, rows: Rows) -> list[str]:

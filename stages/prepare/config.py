@@ -8,13 +8,24 @@ from stages.common.section import path as file  # path is an option of its own h
 
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaN", "nan", "null", "NULL")
 Engineered = Literal["clock", "cents", "start_days", "frequency", "missing", "past", "label_rates"]
-GENERATED = {"label": "is_fraud", "positive": 1, "time": "time", "id": "transaction", "entity": "customer"}
+GENERATED: dict[str, dict[str, Any]] = {  # the roles of its columns, which are known
+    "payments": {"label": "is_fraud", "positive": 1, "time": "time", "id": "transaction", "entity": "customer"},
+    "ieee-cis": {
+        "label": "isFraud",
+        "positive": 1,
+        "time": "TransactionDT",
+        "id": "TransactionID",
+        "amount": "TransactionAmt",
+        "start_days": ["D1", "D2", "D4", "D10", "D11", "D15"],
+        "keys": {"client": ["card1", "addr1", "D1"], "card": ["card1"], "email": ["P_emaildomain", "addr1"]},
+    },
+}
 
 
 class Config(Section):
     """Options of prepare."""
 
-    RAW: ClassVar = {"table": "path", "joined": "join_path"}  # the raw files, and the options that name them
+    RAW: ClassVar = {"table": "path", "joined": "join_path", "features": "features_file"}  # the raw files, and the options that name them
     MAY_LACK: ClassVar = {"joined"}
 
     source: Literal["file", "generated"] = result("generated", "a table of your own, or one that the project makes for trying out")
@@ -48,6 +59,10 @@ class Config(Section):
     label_delay_days: float = result(30.0, "days after which a row's label is known: only such count in an entity's past", ge=0)
     engineered: list[Engineered] = result(list(get_args(Engineered)), "kinds of features that are made besides the columns themselves")
 
+    features_file: str | None = file(
+        None, "a Python file whose functions, from a table to a value per row, are features of your own: see stages/features/own.py"
+    )
+
     max_column_auc: float = result(0.95, "a single column that tells the label better than this (AUC on train) is refused", ge=0.5, le=1)
     allow: list[str] = result([], "columns that may do so all the same")
 
@@ -59,6 +74,9 @@ class Config(Section):
     sample_size: int | None = result(None, "rows drawn at random from the table; null: all", ge=1)
     max_categories: int = result(256, "values kept per text column, the most frequent; others count as missing", ge=2, le=10_000)
 
+    generated_table: Literal["payments", "ieee-cis"] = result(
+        "payments", "which table is made: small payments, or the 434 columns of IEEE-CIS with its gaps, drift and clients"
+    )
     generated_rows: int = result(20_000, "rows of the generated table", ge=100, le=10_000_000)
     generated_seed: int = result(0, "seed of the generated table", ge=0)
 
@@ -68,7 +86,8 @@ class Config(Section):
         """Name the generated table's columns, which are known."""
         if not isinstance(given, dict) or given.get("source", "generated") != "generated":
             return given
-        return given | {name: column for name, column in GENERATED.items() if given.get(name) is None}
+        known = GENERATED.get(str(given.get("generated_table", "payments")), {})
+        return given | {name: column for name, column in known.items() if not given.get(name)}
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
@@ -93,5 +112,5 @@ class Config(Section):
 
     def raw(self) -> dict[str, str]:
         """Give the raw files that prepare reads, by name."""
-        given = {name: getattr(self, option) for name, option in self.RAW.items()} if self.source == "file" else {}
+        given = {name: getattr(self, option) for name, option in self.RAW.items() if self.source == "file" or name == "features"}
         return {name: place for name, place in given.items() if place}

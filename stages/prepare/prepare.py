@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from stages.common import contract, log
 from stages.common.step import Run
 from stages.features.features import RESERVED, Features, Roles, spoken
-from stages.prepare import check, generate
+from stages.prepare import check, generate, ieee_cis
 from stages.prepare.build import Rows, build
 from stages.prepare.config import Config
 from stages.prepare.join import join
@@ -26,7 +26,8 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
         check.check_names(table.names, config)
         rows, fitted_roles = known_rows(config, table)
         matrix = Matrix(run.folder / "matrix", len(table))
-        built = build(config, fitted_roles, table, rows, matrix, run.progress)
+        own = run.source("features").read_text(encoding="utf-8") if config.features_file else ""
+        built = build(config, fitted_roles, table, rows, matrix, run.progress, own)
         check.check_features(built.features.names)
     if built.again:
         log.warning("prepare.time_again", columns=built.again)
@@ -47,9 +48,9 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
 
 def raw_table(config: Config, run: Run) -> tuple[Raw, list[str]]:
     """Give the raw table, or a sample of it, and notes on how it came."""
-    notes = []
+    notes: list[str] = []
     if config.source == "generated":
-        table = in_memory(generate.table(config.generated_rows, config.generated_seed))
+        table, notes = generated(config)
     else:
         keys = tuple(column for column in (config.id, config.entity) if column)
         with check.about(str(config.path)):
@@ -69,6 +70,15 @@ def raw_table(config: Config, run: Run) -> tuple[Raw, list[str]]:
         chosen = np.random.default_rng(config.seed).choice(len(table), config.sample_size, replace=False)
         table = table.take(np.sort(chosen))
     return table, notes
+
+
+def generated(config: Config) -> tuple[Raw, list[str]]:
+    """Make the table that the config names."""
+    if config.generated_table == "payments":
+        return in_memory(generate.table(config.generated_rows, config.generated_seed)), []
+    first, second = map(in_memory, ieee_cis.tables(config.generated_rows, config.generated_seed))
+    table, note = join(first, second, "TransactionID")
+    return table, [note]
 
 
 def known_rows(config: Config, table: Raw) -> tuple[Rows, Roles]:
