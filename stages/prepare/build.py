@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stages.features import features as feature
 from stages.features.features import Column, Features, Found, Roles
-from stages.prepare import check, leaks
+from stages.prepare import check, leaks, select
 from stages.prepare.config import Config
 from stages.prepare.matrix import Matrix, Place
 from stages.prepare.raw import Raw
@@ -49,6 +49,9 @@ def build(
     places: list[Place] = []
     again: list[str] = []
 
+    few = np.sort(np.random.default_rng(0).permutation(np.flatnonzero(rows.part == 0))[: select.ROWS])
+    ranked: dict[str, NDArray[np.float32]] = {}
+
     def work(frame: pd.DataFrame) -> tuple[list[Found], list[Place], list[str]]:
         looked = feature.look(frame.iloc[train], roles, config.max_categories)
         check.check_finite(frame.drop(columns=[*config.drop], errors="ignore"))
@@ -57,6 +60,8 @@ def build(
         values = feature.apply(plain, frame)
         _check(config, plain, frame, values, rows)
         columns = {column.raw: feature.describe(column, values[column.name].iloc[train]) for column in plain.columns}
+        if config.max_correlation < 1:
+            ranked.update(select.ranks(values.iloc[few], looked))
         return [replace(one, column=columns.get(one.raw)) for one in looked], matrix.add(values), _again(plain, values, rows)
 
     for some, here, times in in_order(work, table.groups(table.names)):
@@ -64,6 +69,9 @@ def build(
         places += here
         again += times
         progress(len(found), len(table.names))
+    if gone := select.repeated(found, ranked, config.max_correlation):
+        places = [place for one, place in zip((one for one in found if one.column), places, strict=True) if one.raw not in gone]
+        found = [replace(one, column=None, reason=gone[one.raw]) if one.raw in gone else one for one in found]
     named = feature.decide(found, feature.made(found, rows.known.iloc[train], roles, own), roles, own)
     fitted = [*named.columns[: len(places)]]
 

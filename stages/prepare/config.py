@@ -63,6 +63,13 @@ class Config(Section):
         None, "a Python file whose functions, from a table to a value per row, are features of your own: see stages/features/own.py"
     )
 
+    max_correlation: float = result(
+        1.0,
+        "of number columns that are missing together, one is left out that follows another more closely (rank correlation); 1: none",
+        gt=0,
+        le=1,
+    )
+
     max_column_auc: float = result(0.95, "a single column that tells the label better than this (AUC on train) is refused", ge=0.5, le=1)
     allow: list[str] = result([], "columns that may do so all the same")
 
