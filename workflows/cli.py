@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.common import artifact, checkpoint, config, log, registry, step
+from stages.common import artifact, checkpoint, config, contract, log, registry, step
 from stages.common.address import Addresses
 from stages.common.artifact import sha256
 from stages.common.config import Config
@@ -184,7 +184,7 @@ def upload(resolved: Config, store: Store) -> str:
     for name, place in section.raw().items():
         if place.startswith("raw/"):
             continue
-        key = f"raw/{artifact.put(store, Path(place), 'raw')['sha256']}"
+        key = f"raw/{_put(store, Path(place))}"
         if (head := store.head(key)) is None or head.sha256 not in (None, key.removeprefix("raw/")):
             raise MissingInput(f"{place}: its bytes changed while it was uploaded. Submit again.")
         section = section.model_copy(update={section.RAW[name]: key})
@@ -192,6 +192,19 @@ def upload(resolved: Config, store: Store) -> str:
     digest = sha256(document)
     artifact.keep(store, address := f"config/{digest}.json", document, digest)
     return address
+
+
+def _put(store: Store, path: Path) -> str:
+    """Upload a raw file, or a folder's files and their listing; give its digest."""
+    if not path.is_dir():
+        return str(artifact.put(store, path, "raw")["sha256"])
+    files = step.listing(store, path)
+    for name, digest in files["files"].items():
+        if artifact.put(store, path / name, "raw")["sha256"] != digest:
+            raise MissingInput(f"{path / name}: its bytes changed while it was uploaded. Submit again.")
+    document = contract.dump(files)
+    artifact.keep(store, f"raw/{sha256(document)}", document, sha256(document))
+    return sha256(document)
 
 
 def ls(asked: argparse.Namespace) -> int:

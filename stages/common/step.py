@@ -31,6 +31,7 @@ from stages.common.errors import Interrupted, MissingInput, NotNow, OutOfMemory,
 from stages.common.store import Store, open_store
 
 BUG = 70
+LISTING = b'{"files":{'  # how the document of a folder's files begins; no table does
 UNCHANGED = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")  # of a file; the last two show one that was put in place with its time kept
 LAST_WORDS = Path("/dev/termination-log")  # Kubernetes shows it beside the exit code
 
@@ -126,6 +127,8 @@ def raw_digest(store: Store, place: str) -> str:
     if place.startswith("raw/"):
         return place.removeprefix("raw/")
     path = Path(place)
+    if path.is_dir():
+        return contract.digest(listing(store, path))
     try:
         stat = path.stat()
         key = f"scratch/raw/{contract.digest([str(path.resolve()), *(getattr(stat, name) for name in UNCHANGED)])}"
@@ -141,11 +144,39 @@ def raw_digest(store: Store, place: str) -> str:
     return found
 
 
+def listing(store: Store, folder: Path) -> dict[str, dict[str, str]]:
+    """Give the digests of a folder's files, without those whose names begin with ``.`` or ``_``; its own digest is this document's.
+
+    Raises:
+        MissingInput: there is no file.
+
+    """
+    found = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    shown = {name.as_posix(): path for name, path in found.items() if not any(part.startswith((".", "_")) for part in name.parts)}
+    if not shown:
+        raise MissingInput(f"{folder}: the folder holds no file. Set prepare.path to a table, or to a folder of tables.")
+    return {"files": {name: raw_digest(store, str(path)) for name, path in shown.items()}}
+
+
 def _download(store: Store, key: str, path: Path) -> str:
+    """Fetch a raw file, or a folder by its listing; give the digest of what came."""
     try:
-        return store.download(key, path)
+        found = store.download(key, path)
+        with path.open("rb") as file:
+            if file.read(len(LISTING)) != LISTING:
+                return found
+        files = json.loads(path.read_bytes())["files"]
+        path.unlink()
+        for name, sha256 in files.items():
+            target = path / name
+            if not target.resolve().is_relative_to(path.resolve()):
+                raise MissingInput(f"{store.address}/{key}: names a file outside of its folder: {name[:100]!r}.")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if store.download(f"raw/{sha256}", target) != sha256:
+                return ""
     except KeyError as error:
         raise MissingInput(f"{store.address}/{key}: the table is not there. Upload it again with `surefoot submit`.") from error
+    return found
 
 
 # --- the life of a step ---------------------------------------------------------------------------

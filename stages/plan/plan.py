@@ -16,6 +16,9 @@ from stages.common.errors import ConfigError
 from stages.common.step import pin
 from stages.common.store import Store
 
+# Bytes of memory to train with, and of scratch files to prepare with, per byte of a table; measured on tables of IEEE-CIS's shape.
+CSV, PARQUET = (4, 4), (25, 30)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -101,9 +104,15 @@ def _check_room(config: Config, store: Store) -> None:
         free = shutil.disk_usage(folder).free / 1e9
         if free < wanted:
             raise ConfigError(f"{folder}: {free:.1f} GB are free, plan.disk_space_required_gb asks for {wanted}. Free some, or lower it.")
-    limit = config["plan"].memory_limit_gb
-    for place in config["prepare"].raw().values():
-        # A CSV's numbers take about as much memory as their text; reading, joining and splitting hold it three times.
-        need = 3 * Path(place).stat().st_size / 1e9 if Path(place).exists() else 0
-        if need > limit:
-            raise ConfigError(f"{place}: needs about {need:.1f} GB of memory, plan.memory_limit_gb allows {limit}.")
+    limit, free = config["plan"].memory_limit_gb, shutil.disk_usage(tempfile.gettempdir()).free / 1e9
+    for place in (place for place in config["prepare"].raw().values() if Path(place).exists()):
+        files = [path for path in ([Path(place)] if Path(place).is_file() else Path(place).rglob("*")) if path.is_file()]
+        size = sum(path.stat().st_size for path in files) / 1e9
+        memory, disk = PARQUET if any(path.suffix in (".parquet", ".pq") for path in files) else CSV
+        if memory * size > limit and not config["prepare"].sample_size:
+            need = f"{place}: training needs about {memory * size:.1f} GB of memory"
+            raise ConfigError(f"{need}, plan.memory_limit_gb allows {limit}. Raise it, or take fewer rows: prepare.sample_size.")
+        if disk * size > free:
+            raise ConfigError(
+                f"{place}: preparing needs about {disk * size:.1f} GB in {tempfile.gettempdir()}, of which {free:.1f} are free."
+            )

@@ -6,7 +6,8 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,10 @@ AT_ONCE = 2  # blocks
 
 
 def read(path: Path, folder: Path, *, delimiter: str = ",", expected_rows: int | None = None, as_text: tuple[str, ...] = ()) -> Raw:
-    """Read a CSV or Parquet file, told apart by its first bytes, with its columns as they are named there.
+    """Read a CSV or Parquet file, told apart by its first bytes, with its columns as they are named there; or a folder of such files.
 
-    It is parsed in blocks, which are kept as Arrow files in ``folder`` (about three times the size of a CSV file), so that a table
+    The files of a folder stand under each other in the order of their names; ``day=3`` in a file's path is a column.
+    All is parsed in blocks, which are kept as Arrow files in ``folder`` (about twice the size of a CSV file), so that a table
     larger than memory can be read. A column's type comes from all of its values, however many blocks there are.
     Columns in ``as_text`` stay as written: 007 and 7 are two keys. Text comes out as str, times as datetime64, booleans as boolean.
     Text in Parquet is read as in CSV: the same table gives the same values from both.
@@ -45,11 +47,10 @@ def read(path: Path, folder: Path, *, delimiter: str = ",", expected_rows: int |
         DataError: the file is damaged, cut, or not what its name says.
 
     """
-    if not path.is_file():
-        raise DataError("is not a file. Name one CSV or Parquet file in prepare.path.")
-    with path.open("rb") as file:
-        start = file.read(4)
-    source = _parquet(path, as_text) if start == b"PAR1" else _csv(path, start, delimiter, expected_rows, as_text)
+    if path.is_dir():
+        source = _folder({one.relative_to(path): one for one in sorted(path.rglob("*")) if one.is_file()}, delimiter, as_text)
+    else:
+        source = _file(path, delimiter, expected_rows, as_text)
     names = _names(source.names, delimiter)
     folder.mkdir(parents=True, exist_ok=True)
     spools = _settled(source, names, folder)
@@ -230,6 +231,82 @@ def _plain(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     if kinds.is_string(kind) and (longest := pc.max(pc.utf8_length(plain)).as_py() or 0) > LONGEST_TEXT:
         raise DataError(f"column {name.strip()!r} has a value of {longest} characters, as if a quote were not closed. Repair or remove it.")
     return plain
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def _file(path: Path, delimiter: str, expected_rows: int | None, as_text: tuple[str, ...]) -> _Source:
+    if not path.is_file():
+        raise DataError("is not a file. Name one CSV or Parquet file in prepare.path.")
+    with path.open("rb") as file:
+        start = file.read(4)
+    return _parquet(path, as_text) if start == b"PAR1" else _csv(path, start, delimiter, expected_rows, as_text)
+
+
+def _folder(files: dict[Path, Path], delimiter: str, as_text: tuple[str, ...]) -> _Source:
+    """Put the files of a folder under each other: all have the same columns, in any order."""
+    sources: list[_Source] = []
+    for name, path in files.items():
+        if any(part.startswith((".", "_")) for part in name.parts):
+            continue
+        with _about(name):
+            source = _file(path, delimiter, None, as_text)
+            sources.append(_keyed(name, replace(source, names=_names(source.names, delimiter)), source.names))
+            first, here = ({*one.names} for one in (sources[0], sources[-1]))
+            if first != here:
+                lacks, more = (", ".join(map(repr, sorted(some)[:3])) for some in (first - here, here - first))
+                said = " and ".join(word for word, some in ((f"lacks {lacks}", lacks), (f"has {more} besides", more)) if some)
+                raise DataError(f"{said}, compared with the folder's first file. All files of a folder have the same columns.")
+
+    def pieces() -> Iterator[tuple[_Source, int, Any]]:
+        for source in sources:
+            for number, piece in enumerate(source.pieces()):
+                yield source, number, piece
+
+    def parse(piece: tuple[_Source, int, Any], columns: Sequence[str], types: dict[str, pa.DataType]) -> pa.Table:
+        return piece[0].parse(piece[2], columns, types)
+
+    return _Source(sources[0].names, pieces, parse, lambda said, _: said)
+
+
+def _keyed(name: Path, source: _Source, written: list[str]) -> _Source:
+    """Give a folder's file under the plain names of its columns, with those that its path holds; refusals name the file."""
+    own = dict(zip(source.names, written, strict=True))
+    keys = dict(part.split("=", 1) for part in name.parts[:-1] if "=" in part)
+    if twice := keys.keys() & own.keys():
+        raise DataError(f"column {min(twice)!r} stands in the file and in its path. Remove one.")
+
+    def pieces() -> Iterator[Any]:
+        with _about(name):
+            yield from source.pieces()
+
+    def parse(piece: Any, columns: Sequence[str], types: dict[str, pa.DataType]) -> pa.Table:
+        with _about(name):
+            asked = [column for column in columns if column in own]
+            try:
+                table = source.parse(
+                    piece, [own[column] for column in asked], {own[one]: kind for one, kind in types.items() if one in own}
+                )
+            except pa.ArrowInvalid as error:
+                if types:
+                    raise
+                raise DataError(source.row(str(error), 0)) from error
+            found = dict(zip(asked, table.columns, strict=True))
+            for key in (column for column in columns if column in keys):
+                typed = _as_in_csv(pa.chunked_array([[keys[key]]]), types.get(key))
+                found[key] = typed.take(pa.array(np.zeros(table.num_rows, dtype=np.int64)))
+            return pa.table([found[column] for column in columns], names=[*columns])
+
+    return replace(source, names=[*own, *keys], pieces=pieces, parse=parse)
+
+
+@contextmanager
+def _about(name: Path) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
 
 
 # --- Parquet --------------------------------------------------------------------------------------

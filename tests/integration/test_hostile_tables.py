@@ -162,7 +162,7 @@ HOSTILE = {
     "too few positives": Hostile("adult", few_positives, "positives in ", ADULT),
     # Others.
     "not there": Hostile("nothing", lambda *_: b"", "the table is not there. Set prepare.path in the config.", NO_TABLE, 66),
-    "a directory": Hostile("folder", lambda *_: b"", "the table cannot be read (Is a directory)", NO_TABLE, 66),
+    "an empty folder": Hostile("folder", lambda *_: b"", "the folder holds no file", NO_TABLE, 66),
     "empty": Hostile("payments", lambda *_: b"", "is empty", PAYMENTS, init=True),
     "header only": Hostile("payments", lambda content, _: content[: content.index(b"\n") + 1], "not one row", PAYMENTS, init=True),
     "semicolons": Hostile("payments", lambda content, _: content.replace(b",", b";"), "holds ';'. Set prepare.delimiter", PAYMENTS),
