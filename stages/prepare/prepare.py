@@ -1,4 +1,4 @@
-"""From a raw table to three splits that any booster can read."""
+"""From a raw table to splits that any booster can read."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from stages.prepare.split import SPLITS, split
 
 
 def prepare(config: Config, run: Run) -> dict[str, Any]:
-    """Read the table, check it, split it, fit the features on train alone, and write all three splits by them."""
+    """Read the table, check it, split it, fit the features on train alone, and write all splits by them."""
     assert config.label
     frame, notes = raw_table(config, run)
     with check.about(config.path or "the generated table"):
@@ -30,7 +30,7 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
         if config.id:
             check.check_ids(frame[config.id])
         part = split(config, times, entities, len(frame))
-        check.check_splits({name: y[part == number] for number, name in enumerate(SPLITS)}, config.split, config.min_per_class)
+        check.check_splits({name: y[part == number] for number, name in enumerate(SPLITS) if name != "calibration"}, config.split, config.min_per_class)
         named = [column for column in (config.label, config.time, config.id, config.entity, *config.drop) if column]
         check.check_numbers(frame.drop(columns=named))
         check.check_amounts(frame, config)
@@ -118,7 +118,7 @@ def description(config: Config, features: Features, splits: dict[str, Table], no
         columns[column.name] = {"missing": int(values.isna().sum()), **span}
     sizes: dict[str, Any] = {name: {"rows": len(table.y), "positives": int(table.y.sum())} for name, table in splits.items()}
     for name, table in splits.items():
-        if table.time is not None:
+        if table.time is not None and len(table.time):  # the calibration part may be empty
             sizes[name] |= {"first": table.time.min().item(), "last": table.time.max().item()}
     notes = [*notes, f"{len(features.dropped)} of the raw columns are no features: {', '.join(name for name, _ in features.dropped)}"]
     if config.positive is None:
