@@ -30,7 +30,8 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
         if config.id:
             check.check_ids(frame[config.id])
         part = split(config, times, entities, len(frame))
-        check.check_splits({name: y[part == number] for number, name in enumerate(SPLITS) if name != "calibration"}, config.split, config.min_per_class)
+        labels = {name: y[part == number] for number, name in enumerate(SPLITS) if name != "calibration"}  # that may be small
+        check.check_splits(labels, config.split, config.min_per_class)
         named = [column for column in (config.label, config.time, config.id, config.entity, *config.drop) if column]
         check.check_numbers(frame.drop(columns=named))
         check.check_amounts(frame, config)
