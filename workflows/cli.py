@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--json", action="store_true", help="one JSON document on stdout")
     made = command(status, "status", "say what is in production and how the last run of a config ended", needs_config=False)
     made.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    made = command(report, "report", "draw the report of a config's results", needs_config=True)
+    made = command(report, "report", "draw the report of a config's results, and write its numbers beside it as JSON", needs_config=True)
     made.add_argument("--out", type=Path, default=Path("report.html"))
     command(verify, "verify", "hash every byte that counts; what is damaged is made again by the next run", needs_config=False)
     made = command(rollback, "rollback", "make an earlier package live again and bar the one that was", needs_config=False)
@@ -236,8 +236,10 @@ def report(asked: argparse.Namespace) -> int:
     from stages.evaluate import report as reports
 
     resolved, store = _open(asked)
-    asked.out.write_text(reports.draw(Addresses(step.pin(resolved, store), store)), encoding="utf-8")
-    _say(str(asked.out))
+    addresses, beside = Addresses(step.pin(resolved, store), store), asked.out.with_suffix(".json")
+    beside.write_bytes(reports.numbers(addresses))
+    asked.out.write_text(reports.draw(addresses), encoding="utf-8")
+    _say(f"{asked.out} (its numbers: {beside})")
     return 0
 
 

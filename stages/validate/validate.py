@@ -169,7 +169,7 @@ def _peak_mb(shipped: Shipped) -> float:
 def champion(shipped: Shipped, config: Config) -> Check:
     """Tell whether the model is better than the champion or not worse, or there is none."""
     found = shipped.evaluation["champion"]
-    answer, limit = found["answer"], -found.get("min_gain", 0.0)
+    answer, limit = found["answer"], 0.0 - found.get("min_gain", 0.0)
     if "difference" in found:
         shipped.measured["champion"] = found["difference"]
     if answer == "cannot tell":
