@@ -179,7 +179,15 @@ def submit(asked: argparse.Namespace) -> int:
 
 def upload(resolved: Config, store: Store) -> str:
     """Upload a config and its raw files, each by its digest; give the config's address in the store."""
-    section = resolved["prepare"]
+    sections = {name: _uploaded(resolved[name], store) for name in step.READ_RAW}
+    document = Config(resolved.name, {**resolved.sections, **sections}).dump()
+    digest = sha256(document)
+    artifact.keep(store, address := f"config/{digest}.json", document, digest)
+    return address
+
+
+def _uploaded(section: Any, store: Store) -> Any:
+    """Upload a section's raw files; give the section with their addresses."""
     section = section.model_copy(update={section.RAW[name]: None for name in section.raw().keys() - step.raw_files(section).keys()})
     for name, place in section.raw().items():
         if place.startswith("raw/"):
@@ -188,10 +196,7 @@ def upload(resolved: Config, store: Store) -> str:
         if (head := store.head(key)) is None or head.sha256 not in (None, key.removeprefix("raw/")):
             raise MissingInput(f"{place}: its bytes changed while it was uploaded. Submit again.")
         section = section.model_copy(update={section.RAW[name]: key})
-    document = Config(resolved.name, {**resolved.sections, "prepare": section}).dump()
-    digest = sha256(document)
-    artifact.keep(store, address := f"config/{digest}.json", document, digest)
-    return address
+    return section
 
 
 def ls(asked: argparse.Namespace) -> int:

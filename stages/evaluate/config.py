@@ -1,8 +1,9 @@
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stages.common.section import Section, result
+from stages.common.section import path as file
 
 
 class Costs(BaseModel):
@@ -24,6 +25,9 @@ class Costs(BaseModel):
 class Config(Section):
     """Options of evaluate: how candidates are judged."""
 
+    RAW: ClassVar = {"outside": "outside_scores"}  # the raw file, and the option that names it
+    MAY_LACK: ClassVar[set[str]] = set()
+
     seed: int = result(0, "base of random choices, such as shuffled columns", ge=0)
     suspicious_drop: float = result(0.05, "a column without which valid AUC falls by more than this, from above .9, is named", gt=0, lt=1)
     slices: list[str] = result([], "features by whose values the test score is told, besides new and known entities and months")
@@ -35,4 +39,13 @@ class Config(Section):
         "what a wrong answer costs, such as {missed: 100, false_alarm: 2}, or missed: amount for the row's own; "
         "the threshold saves most; null, and no alerts_per_day: 1 % false alarms",
     )
+    outside_scores: str | None = file(
+        None,
+        "CSV of another model's scores, to compare with; columns row (of the table's data rows, from 0) and score, "
+        "for every row of valid and test; never shipped",
+    )
     min_gain: float = result(0.005, "difference of the search's metric that counts against the champion; less is noise", ge=0, lt=1)
+
+    def raw(self) -> dict[str, str]:
+        """Give the raw files that evaluate reads, by name."""
+        return {"outside": self.outside_scores} if self.outside_scores else {}

@@ -13,7 +13,7 @@ from stages.common import contract, log
 from stages.common.artifact import Artifact
 from stages.common.errors import ConfigError
 from stages.common.step import Run
-from stages.evaluate import calibration, certainty, champion, explain, threshold
+from stages.evaluate import calibration, certainty, champion, explain, outside, threshold
 from stages.evaluate.calibration import Scored
 from stages.evaluate.config import Config
 from stages.families import logistic, metrics
@@ -77,6 +77,7 @@ def evaluate(config: Config, run: Run) -> dict[str, Any]:
         "calibration": calibration.calibrate(scored["calibration"], scored["test"]),
         "threshold": threshold.decide(config, features, scored, split),
         "champion": champion.compare(config, run, features, scored["test"], metric),
+        "outside": outside.judge(config, run, scored, metric),
         **explain.explain(best.family, best.model, best.settings["rounds"], scored["test"], config.seed),
     }
     (run.out / "evaluation.json").write_bytes(contract.dump(evaluation))

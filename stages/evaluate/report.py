@@ -285,6 +285,8 @@ def _scores(results: Results) -> list[Html]:
     ]
     rows.append([tag("b", found["winner"]), tag("b", "test"), *(tag("b", found["test"][m]) for m in METRICS)])
     rows += [[name, "test", *(scores[m] for m in METRICS)] for name, scores in found["baseline_test"].items()]
+    if outside := found["outside"]:
+        rows += [["outside scores", split, *(outside[split][m] for m in METRICS)] for split in ("valid", "test")]
     metric = found["metric"]
     ends = {name: scores[metric] for name, scores in valid.items()}
     return _section(
@@ -296,9 +298,18 @@ def _scores(results: Results) -> list[Html]:
                 f"The winner is chosen by {METRICS[metric]} on valid, and scored once on test. The logistic regression is the baseline.",
             ),
             tag("p", _sure(found["intervals"])),
+            *([tag("p", _outside(outside, found["winner"]))] if outside else []),
             bars([(f"{name}, valid", value) for name, value in ends.items()] + [(f"{found['winner']}, test", found["test"][metric])]),
         ],
     )
+
+
+def _outside(outside: dict[str, Any], winner: str) -> str:
+    if "interval" not in outside:
+        return f"Whether {winner} is better than the outside scores cannot be told: they are no probabilities."
+    low, high = outside["interval"]
+    said = f"{outside['difference']:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}"
+    return f"Against the outside scores on test, {winner}: {outside['answer']} ({said}, on the same rows)."
 
 
 def _sure(intervals: dict[str, list[float]]) -> str:
