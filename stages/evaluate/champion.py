@@ -22,8 +22,10 @@ from stages.evaluate import certainty
 from stages.evaluate.calibration import Scored
 from stages.evaluate.config import Config
 from stages.families import metrics
+from stages.features import features as feature
 from stages.features.features import Column, Features, Roles
 
+EXACT = 2**24  # whole numbers below it are float32s
 NONE, UNSURE = "no champion", "cannot tell"
 
 
@@ -123,17 +125,23 @@ def _fetch(run: Run, name: str, sha256: str) -> Path:
 
 
 def matrix(theirs: Features, ours: Features, made: pd.DataFrame) -> pd.DataFrame:
-    """Give the champion its own columns from this run's matrix: each that is there must have been made in the same way."""
+    """Give the champion its own columns from this run's matrix: made in the same way, or to be made of what is there."""
     own = {column.name: column for column in ours.columns}
-    unlike = [one.name for one in theirs.columns if not _is_alike(one, own.get(one.name), theirs.roles, ours.roles)]
-    if unlike:
+    found: dict[str, pd.Series] = {}
+    for their in theirs.columns:
+        our = own.get(their.name)
+        is_alike = our is not None and _is_alike(their, our, theirs.roles, ours.roles)
+        values = _recast(their, made[their.name]) if is_alike else _again(their, theirs, ours, made)
+        if values is not None:
+            found[their.name] = values
+    if unlike := [one.name for one in theirs.columns if one.name not in found]:
         raise _Unsure(f"this run makes {len(unlike)} of the champion's columns in another way, or not at all: {', '.join(unlike[:5])}")
-    return pd.DataFrame({one.name: _recast(one, made[one.name]) for one in theirs.columns}, index=made.index)
+    return pd.DataFrame(found, index=made.index)
 
 
-def _is_alike(their: Column, our: Column | None, their_roles: Roles, our_roles: Roles) -> bool:
+def _is_alike(their: Column, our: Column, their_roles: Roles, our_roles: Roles) -> bool:
     """Tell whether one column's values follow exactly from the other's."""
-    if our is None or replace(their, dtype="", categories=()) != replace(our, dtype="", categories=()):
+    if replace(their, dtype="", categories=()) != replace(our, dtype="", categories=()):
         return False
     if their.of and _making(their_roles) != _making(our_roles):
         return False
@@ -152,3 +160,19 @@ def _recast(column: Column, values: pd.Series) -> pd.Series:
         return pd.Series(values.cat.set_categories(column.pandas_type().categories))
     with np.errstate(over="ignore"):
         return values.astype(column.pandas_type())
+
+
+def _again(their: Column, theirs: Features, ours: Features, made: pd.DataFrame) -> pd.Series | None:
+    """Make a count, or a mark of what is missing, as the champion's train fitted it; None where the raw values are not at hand."""
+    raw = next((one for one in ours.columns if one.raw == their.raw and not one.of), None)
+    if raw is None or their.of not in ("frequency", "missing"):
+        return None
+    values = made[raw.name]
+    if raw.dtype == "category":  # what is not kept and what is missing look alike here
+        if their.of == "missing" or not {value for value, _ in their.counts} <= {*raw.categories}:
+            return None
+        values = values.astype("str")
+    elif their.of == "frequency" and not ((values.dropna() % 1 == 0) & (values.dropna().abs() < EXACT)).all():
+        return None
+    frame = pd.DataFrame(dict.fromkeys(their.sources, values))
+    return feature.apply(Features((their,), (), theirs.roles), frame)[their.name]

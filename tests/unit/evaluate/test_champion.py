@@ -255,6 +255,45 @@ def test_the_champions_columns_are_those_that_it_would_make() -> None:
     assert made["shop"].isna().sum() == (new["shop"] == "kiosk").sum()
 
 
+def with_counts(frame: pd.DataFrame, least: float) -> pd.DataFrame:
+    """Add numbers that name who acts, and two columns that are missing together."""
+    rng = np.random.default_rng(3)
+    missing = rng.random(len(frame)) < least
+    return frame.assign(card=rng.integers(1000, 1030, len(frame)), one=frame["amount"].mask(missing), two=-frame["amount"].mask(missing))
+
+
+def test_counts_of_the_champions_train_are_made_anew() -> None:
+    """They differ wherever the tables do; of whole numbers and kept words they can be told all the same."""
+    roles = Roles("fraud", "1", "0", drop=("when",), keys=(("who", ("card", "shop")),), engineered=("frequency", "missing"))
+    old, new = with_counts(timed(300), 0.2), with_counts(timed(900), 0.1).assign(two=7.1)  # no longer missing together
+    new.loc[0, "two"] = 8.1
+    theirs, ours = feature.fit(old, roles, 256), feature.fit(new, roles, 256)
+    assert {one.of for one in theirs.columns} == {"", "frequency", "missing"}
+    assert "one_missing" not in ours.names
+    assert {one.name: one.counts for one in theirs.columns} != {one.name: one.counts for one in ours.columns}
+
+    made = champion.matrix(theirs, ours, feature.apply(ours, new))
+
+    pd.testing.assert_frame_equal(made, feature.apply(theirs, new))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda frame: frame.assign(card=frame["card"] + 2**24), "card_frequency"),
+        (lambda frame: frame.assign(card=frame["card"] + 0.5), "card_frequency"),
+        (lambda frame: frame.assign(shop=frame["shop"].replace("web", "elsewhere")), "shop, shop_frequency"),
+    ],
+)
+def test_counts_that_cannot_be_made_anew(spoil: Any, named: str) -> None:
+    roles = Roles("fraud", "1", "0", drop=("when",), keys=(("who", ("card", "shop")),), engineered=("frequency",))
+    old, new = with_counts(timed(300), 0.2), with_counts(timed(900), 0.1)
+    theirs, ours = feature.fit(old, roles, 256), feature.fit(spoiled := spoil(new), roles, 256)
+
+    with pytest.raises(champion._Unsure, match=named):
+        champion.matrix(theirs, ours, feature.apply(ours, spoiled))
+
+
 @pytest.mark.parametrize(
     ("change", "alike"),
     [({}, True), ({"drop": ("x",), "id": "n"}, True), ({"label_delay_days": 7.0}, False), ({"keys": (("who", ("age",)),)}, False)],
