@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--json", action="store_true", help="one JSON document on stdout")
     made = command(status, "status", "say what is in production and how the last run of a config ended", needs_config=False)
     made.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    made = command(report, "report", "draw the report of a config's results", needs_config=True)
+    made = command(report, "report", "draw the report of a config's results, and write its numbers beside it as JSON", needs_config=True)
     made.add_argument("--out", type=Path, default=Path("report.html"))
     command(verify, "verify", "hash every byte that counts; what is damaged is made again by the next run", needs_config=False)
     made = command(rollback, "rollback", "make an earlier package live again and bar the one that was", needs_config=False)
@@ -179,7 +179,15 @@ def submit(asked: argparse.Namespace) -> int:
 
 def upload(resolved: Config, store: Store) -> str:
     """Upload a config and its raw files, each by its digest; give the config's address in the store."""
-    section = resolved["prepare"]
+    sections = {name: _uploaded(resolved[name], store) for name in step.READ_RAW}
+    document = Config(resolved.name, {**resolved.sections, **sections}).dump()
+    digest = sha256(document)
+    artifact.keep(store, address := f"config/{digest}.json", document, digest)
+    return address
+
+
+def _uploaded(section: Any, store: Store) -> Any:
+    """Upload a section's raw files; give the section with their addresses."""
     section = section.model_copy(update={section.RAW[name]: None for name in section.raw().keys() - step.raw_files(section).keys()})
     for name, place in section.raw().items():
         if place.startswith("raw/"):
@@ -188,10 +196,7 @@ def upload(resolved: Config, store: Store) -> str:
         if (head := store.head(key)) is None or head.sha256 not in (None, key.removeprefix("raw/")):
             raise MissingInput(f"{place}: its bytes changed while it was uploaded. Submit again.")
         section = section.model_copy(update={section.RAW[name]: key})
-    document = Config(resolved.name, {**resolved.sections, "prepare": section}).dump()
-    digest = sha256(document)
-    artifact.keep(store, address := f"config/{digest}.json", document, digest)
-    return address
+    return section
 
 
 def _put(store: Store, path: Path) -> str:
@@ -249,8 +254,10 @@ def report(asked: argparse.Namespace) -> int:
     from stages.evaluate import report as reports
 
     resolved, store = _open(asked)
-    asked.out.write_text(reports.draw(Addresses(step.pin(resolved, store), store)), encoding="utf-8")
-    _say(str(asked.out))
+    addresses, beside = Addresses(step.pin(resolved, store), store), asked.out.with_suffix(".json")
+    beside.write_bytes(reports.numbers(addresses))
+    asked.out.write_text(reports.draw(addresses), encoding="utf-8")
+    _say(f"{asked.out} (its numbers: {beside})")
     return 0
 
 

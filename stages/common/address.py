@@ -46,7 +46,8 @@ class Addresses:
         assert pinned, "plan pins before keys are computed"
         section = self.config[stage.stage]
         values = section.model_dump(mode="json", include=set(section.result_fields()))
-        pins = {"raw": pinned.raw, "champion": (pinned.champion or {}).get("version", "")}
+        raw = {name: sha256 for name, sha256 in pinned.raw.items() if name != "outside"}
+        pins = {"raw": raw, "champion": (pinned.champion or {}).get("version", ""), "outside": pinned.raw.get("outside", "")}
         return {
             "step": step,
             "item": {name: item[name] for name in stage.item},
@@ -129,7 +130,8 @@ def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     words += ["code"] if old["source"] != new["source"] else []
     words += [f"python {old['python']} -> {new['python']}"] if old["python"] != new["python"] else []
     words += [f"{lib} {old['libraries'].get(lib)} -> {new['libraries'].get(lib)}" for lib in _unlike(old["libraries"], new["libraries"])]
-    words += ["bytes of the table" if name == "raw" else name for name in _unlike(before["pins"], now["pins"])]
+    said = {"raw": "bytes of the table", "outside": "bytes of the outside scores"}
+    words += [said.get(name, name) for name in _unlike(before["pins"], now["pins"])]
     return words + [f"after {name}" for name in _unlike(before["inputs"], now["inputs"])]
 
 

@@ -59,6 +59,10 @@ class Config:
         """List the items of a step: one per family, or the empty item."""
         return [{"family": family} for family in self["search"].families] if contract.STEPS[step].item else [{}]
 
+    def raw(self) -> dict[str, str]:
+        """Give the places of all raw files, by name."""
+        return {**self["prepare"].raw(), **self["evaluate"].raw()}
+
     def dump(self) -> bytes:
         """Write the resolved config as the document that steps of a run are given."""
         sections = {name: section.model_dump(mode="json") for name, section in self.sections.items()}

@@ -16,7 +16,7 @@ class Step:
     name: str
     reads: tuple[str, ...] = ()  # steps whose artifacts it reads: same item where both have one, else all items
     item: tuple[str, ...] = ()  # fields of its item that belong to its address
-    pins: tuple[str, ...] = ()  # what plan pins for it: "raw" digests, the "champion"
+    pins: tuple[str, ...] = ()  # what plan pins for it: "raw" digests, the "champion", the digest of "outside" scores
     effect_of: str = ""  # an effect has no artifact: it is done when that step's is there
     gate: tuple[str, str, str] | None = None  # (step, output, value): not run unless that output has that value
 
@@ -49,7 +49,7 @@ STEPS = {
         Step("search-work", reads=("prepare",), item=("family",), effect_of="search-collect"),
         Step("search-collect", reads=("prepare",), item=("family",)),
         Step("train", reads=("prepare", "search-collect"), item=("family",)),
-        Step("evaluate", reads=("prepare", "train"), pins=("champion",)),
+        Step("evaluate", reads=("prepare", "train"), pins=("champion", "outside")),
         Step("validate", reads=("prepare", "train", "evaluate")),
         Step("deploy", reads=("prepare", "train", "evaluate", "validate"), pins=("champion",), gate=("validate", "verdict", "accepted")),
     )

@@ -32,6 +32,7 @@ from stages.common.store import Store, open_store
 
 BUG = 70
 LISTING = b'{"files":{'  # how the document of a folder's files begins; no table does
+READ_RAW = ("prepare", "evaluate")  # sections that name raw files
 UNCHANGED = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")  # of a file; the last two show one that was put in place with its time kept
 LAST_WORDS = Path("/dev/termination-log")  # Kubernetes shows it beside the exit code
 
@@ -78,7 +79,7 @@ class Run:
             MissingInput: it is gone, or it changed since.
 
         """
-        place = self.config["prepare"].raw()[name]
+        place = self.config.raw()[name]
         path = self.folder / f"raw-{name}" if place.startswith("raw/") else Path(place)
         found = _download(self.store, place, path) if place.startswith("raw/") else raw_digest(self.store, place)
         if found != self.pinned.raw[name]:
@@ -94,7 +95,7 @@ class Run:
             MissingInput: it is gone, or it changed.
 
         """
-        if not self.config["prepare"].raw()[name].startswith("raw/"):  # of that, a copy was read
+        if not self.config.raw()[name].startswith("raw/"):  # of that, a copy was read
             self.source(name)
 
     def checkpoint(self, name: str) -> checkpoint.Checkpoint:
@@ -108,7 +109,11 @@ class Run:
 
 def pin(resolved: Config, store: Store, run: str = "") -> Config:
     """Pin what a run goes by: digests of the raw files and the champion."""
-    raw = {name: raw_digest(store, place) for name, place in raw_files(resolved["prepare"]).items()}
+    raw = {
+        name: raw_digest(store, place, f"{section}.{resolved[section].RAW[name]}")
+        for section in READ_RAW
+        for name, place in raw_files(resolved[section]).items()
+    }
     pinned = Config(resolved.name, resolved.sections, Pinned(run, raw))
     return Config(resolved.name, resolved.sections, Pinned(run, raw, registry.champion(Addresses(pinned, store))))
 
@@ -122,7 +127,7 @@ def raw_files(section: Any) -> dict[str, str]:
     return files
 
 
-def raw_digest(store: Store, place: str) -> str:
+def raw_digest(store: Store, place: str, option: str = "prepare.path") -> str:
     """SHA-256 of a raw file, remembered by path, size, inode and times; ``raw/<sha256>`` in the store says it itself."""
     if place.startswith("raw/"):
         return place.removeprefix("raw/")
@@ -137,9 +142,9 @@ def raw_digest(store: Store, place: str) -> str:
         except KeyError:
             found = contract.file_digest(path)
     except FileNotFoundError as error:
-        raise MissingInput(f"{path}: the table is not there. Set prepare.path in the config.") from error
+        raise MissingInput(f"{path}: the table is not there. Set {option} in the config.") from error
     except OSError as error:
-        raise MissingInput(f"{path}: the table cannot be read ({error.strerror}). Set prepare.path to a file.") from error
+        raise MissingInput(f"{path}: the table cannot be read ({error.strerror}). Set {option} to a file.") from error
     store.replace(key, found.encode())
     return found
 

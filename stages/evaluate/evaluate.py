@@ -6,13 +6,15 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages import families
 from stages.common import contract, log
 from stages.common.artifact import Artifact
 from stages.common.errors import ConfigError
 from stages.common.step import Run
-from stages.evaluate import certainty, meter
+from stages.evaluate import calibration, certainty, champion, explain, meter, outside, threshold
+from stages.evaluate.calibration import Scored
 from stages.evaluate.config import Config
 from stages.families import logistic, metrics
 from stages.features import features as feature
@@ -22,7 +24,7 @@ HIGH_AUC = 0.9  # below it, no column carries too much
 SHUFFLED_ROWS = 50_000  # of valid, at most, for the short list of suspicious columns
 REFIT_ROUNDS = 100  # enough to see a column missing
 REFITS = 3  # by other seeds, whose mean counts: one fit's luck must not name a column
-TOP = 20  # columns whose importance is told
+SPLITS = ("train", "valid", "calibration", "test")
 
 
 @dataclass(frozen=True)
@@ -33,50 +35,62 @@ class Candidate:
     model: Any
     settings: dict[str, Any]  # model.json
 
-    def scores(self, table: Table) -> dict[str, float]:
-        """AUC, average precision and log loss."""
-        return metrics.scores(table.y, self.family.predict(self.model, table.X))
+    def probability(self, table: Table) -> NDArray[np.floating]:
+        """Give each row's probability of the positive label."""
+        found: NDArray[np.floating] = self.family.predict(self.model, table.X)
+        return found
 
 
 def evaluate(config: Config, run: Run) -> dict[str, Any]:
-    """Score all candidates and the baseline on valid, choose there, and score the winner on test."""
-    features, train, valid, test = _tables(run.input("prepare"))
+    """Score all candidates and the baseline on valid, choose there, and score the winner on test.
+
+    Calibration and threshold are of rows that nothing else uses. The champion is beaten, or not, on rows that neither has seen.
+    """
+    features, tables = _tables(run.input("prepare"))
+    train, valid, test = tables["train"], tables["valid"], tables["test"]
     if unknown := [name for name in config.slices if name not in features.names]:
         raise ConfigError(f"evaluate.slices names {unknown[0]!r}, which is no feature. Features: {', '.join(features.names[:40])}.")
     names = sorted(item["family"] for item in run.config.items("train"))
     candidates = {name: _candidate(name, run.input("train", family=name)) for name in names}
-    scores = {name: candidate.scores(valid) for name, candidate in candidates.items()}
-    baseline = metrics.scores(valid.y, logistic.predict(logistic.fit(train, seed=config.seed), valid.X))
+    scores = {name: metrics.scores(valid.y, candidate.probability(valid)) for name, candidate in candidates.items()}
+    plain = logistic.fit(train, seed=config.seed)
+    baseline = logistic.predict(plain, test.X)
     metric = candidates[names[0]].settings["metric"]  # as searched and trained by
     winner = max(names, key=lambda name: _sign(metric) * scores[name][metric])
     best = candidates[winner]
-    probability = best.family.predict(best.model, test.X)
+    scored = {split: Scored(tables[split], best.probability(tables[split])) for split in SPLITS[1:]}
+    probability = scored["test"].probability
     test_scores = metrics.scores(test.y, probability)
+    split = run.input("prepare").read_json("data.json")["split"]
     suspicious = suspicious_columns(best, features, train, valid, config, run)
     fits = meter.Fits(best.family, best.settings, config.seed, run.threads)
-    gains = best.family.importance(best.model)
-    ranked = sorted(gains.items(), key=lambda gain: (-gain[1], gain[0]))[:TOP]
     evaluation = {
         "metric": metric,
         "winner": winner,
         "valid": scores,
-        "baseline": {"logistic": baseline},
+        "baseline": {"logistic": metrics.scores(valid.y, logistic.predict(plain, valid.X))},
         "test": test_scores,
+        "baseline_test": {"logistic": metrics.scores(test.y, baseline)},
+        "curves": {winner: metrics.curves(test.y, probability), "logistic": metrics.curves(test.y, baseline)},
         "intervals": certainty.intervals(test.y, probability, test.entity, config.seed),
         "slices": certainty.slices(train, test, probability, config.slices),
         "suspicious": suspicious,
-        "leaks": meter.measure(fits, train, valid, test, run.input("prepare").read_json("data.json")["split"]),
-        "importance": [{"feature": name, "gain": gain} for name, gain in ranked],
+        "leaks": meter.measure(fits, train, valid, test, split),
+        "calibration": calibration.calibrate(scored["calibration"], scored["test"]),
+        "threshold": threshold.decide(config, features, scored, split),
+        "champion": champion.compare(config, run, features, scored["test"], metric),
+        "outside": outside.judge(config, run, scored, metric),
+        **explain.explain(best.family, best.model, best.settings["rounds"], scored["test"], config.seed),
     }
     (run.out / "evaluation.json").write_bytes(contract.dump(evaluation))
     log.info("evaluate.scored", winner=winner, **{f"test_{name}": round(value, 6) for name, value in test_scores.items()})
-    return {"winner": winner, **test_scores, "suspicious": [found["column"] for found in suspicious]}
+    named = [found["column"] for found in suspicious]
+    return {"winner": winner, **test_scores, "suspicious": named, "champion": evaluation["champion"]["answer"]}
 
 
-def _tables(prepared: Artifact) -> tuple[Features, Table, Table, Table]:
+def _tables(prepared: Artifact) -> tuple[Features, dict[str, Table]]:
     features = Features.from_json(prepared.read_json("features.json"))
-    train, valid, test = (feature.read(prepared.path(f"{split}.parquet"), features) for split in ("train", "valid", "test"))
-    return features, train, valid, test
+    return features, {split: feature.read(prepared.path(f"{split}.parquet"), features) for split in SPLITS}
 
 
 def _candidate(name: str, trained: Artifact) -> Candidate:

@@ -1,4 +1,4 @@
-"""One plain page about a run, drawn from the manifests that are there; it needs no ML library.
+"""One plain page about a run, and its numbers as JSON, drawn from the manifests that are there; it needs no ML library.
 
     python -m stages.evaluate.report --config <address in the store> --store S [--status Succeeded] [--outputs DIR]
 
@@ -20,15 +20,19 @@ from stages.common.artifact import Artifact, Manifest
 from stages.common.contract import STEPS
 from stages.common.errors import MissingInput
 from stages.common.store import Store, open_store
-from stages.evaluate.markup import STYLE, Html, Number, bars, folded, said, table, tag
+from stages.evaluate.markup import STYLE, Html, Line, Number, bars, folded, plot, said, side_by_side, table, tag
 
 METRICS = {
     "auc": "AUC",
     "average_precision": "average precision",
     "log_loss": "log loss (less is better)",
     "recall_at_1pct_fpr": "recall at 1 % false alarms",
+    "recall_at_1pct_alerts": "recall at 1 % alerts",
     "calibration_error": "calibration error (less is better)",
 }
+ARROWS = {"up": "\N{UPWARDS ARROW}", "down": "\N{DOWNWARDS ARROW}"}
+REASONS = 3  # columns told of each of the highest-scored rows
+FULL = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)  # ends of a picture's axes, or else 1
 OUTCOMES = {"made": "made by this run", "found": "was there", "gated": "not run: its gate is closed", "missing": "not there"}
 
 
@@ -79,17 +83,17 @@ class Results:
 
 
 def close(addresses: Addresses, status: str) -> tuple[dict[str, Any], str]:
-    """Draw the page and keep both for good: ``runs/<run>/closed.json`` and ``report.html``.
+    """Draw the page and keep all for good: ``runs/<run>/closed.json``, ``report.html``, and its numbers as ``report.json``.
 
     Closing again with the same outcome changes nothing (an exit handler may run twice). With another one, as after
     a retry that healed the run, it is kept beside the first as ``closed-2.json`` and ``report-2.html``.
     """
     with tempfile.TemporaryDirectory(prefix="surefoot-") as folder:
         results = Results(addresses, Path(folder))
-        page = _page(results, status)
+        page, figures = _page(results, status), _numbers(results, status)
         steps = {label: results.outcome(label) for label in results.manifests}
     record = {"run": results.run, "status": status, "verdict": results.outputs("validate").get("verdict"), "steps": steps}
-    return (_keep(addresses.store, record, page) if results.run else record), page
+    return (_keep(addresses.store, record, page, figures) if results.run else record), page
 
 
 def closed(store: Store, run: str) -> dict[str, Any] | None:
@@ -99,7 +103,7 @@ def closed(store: Store, run: str) -> dict[str, Any] | None:
     return next(filter(None, records), None)
 
 
-def _keep(store: Store, record: dict[str, Any], page: str) -> dict[str, Any]:
+def _keep(store: Store, record: dict[str, Any], page: str, figures: bytes) -> dict[str, Any]:
     run, at = record["run"], time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     number = 1
     while True:
@@ -112,11 +116,49 @@ def _keep(store: Store, record: dict[str, Any], page: str) -> dict[str, Any]:
                 continue
             made = there
         store.create(made["report"], page.encode())
+        store.create(_kept(run, "report", "json", number), figures)
         return made
 
 
 def _kept(run: str, name: str, kind: str, number: int) -> str:
     return f"runs/{run}/{name}{f'-{number}' if number > 1 else ''}.{kind}"
+
+
+# --- the numbers ----------------------------------------------------------------------------------
+
+
+def numbers(addresses: Addresses, status: str = "") -> bytes:
+    """Give all numbers that the page shows, as JSON."""
+    with tempfile.TemporaryDirectory(prefix="surefoot-") as folder:
+        return _numbers(Results(addresses, Path(folder)), status)
+
+
+def _numbers(results: Results, status: str) -> bytes:
+    values = results.measured("validate").get("checks", {})
+    steps = {}
+    for label, manifest in results.manifests.items():
+        made = manifest.document if manifest else {}
+        told = {name: results.measured(label).get(name) for name in ("seconds", "peak_memory_mb")}
+        steps[label] = {"outcome": results.outcome(label), **told, **{name: made.get(name) for name in ("device", "degraded")}}
+        steps[label]["manifest"] = manifest.key if manifest else None
+    pinned, features = results.config.pinned, results.json("prepare", "features.json")
+    document = {
+        "name": results.config.name,
+        "run": results.run or None,
+        "status": status or None,
+        "headline": _headline(results)[0],
+        "verdict": results.outputs("validate").get("verdict"),
+        "checks": [{**one, "measured": values.get(one["name"])} for one in results.json("validate", "checks.json") or []],
+        "evaluation": results.json("evaluate", "evaluation.json"),
+        "data": results.json("prepare", "data.json"),
+        "columns": {"used": len(features["columns"]), "left_out": features["dropped"], "label": features["label"]} if features else None,
+        "steps": steps,
+        "models": {label: results.json(label, "model.json") for label in results.manifests if label.startswith("train/")},
+        "config": {name: section.model_dump(mode="json") for name, section in results.config.sections.items()},
+        "raw": pinned.raw if pinned else {},
+        "champion": pinned.champion if pinned else None,
+    }
+    return contract.dump(document)
 
 
 # --- the page -------------------------------------------------------------------------------------
@@ -131,7 +173,8 @@ def draw(addresses: Addresses, status: str = "") -> str:
 def _page(results: Results, status: str) -> str:
     name = results.config.name
     ended = f" · run ended: {status}" if status else ""
-    parts = (_verdict, _checks, _scores, _slices, _trust, _suspicious, _importance, _data, _steps, _settings, _lineage)
+    judged = (_champion, _scores, _curves, _threshold, _calibration, _slices, _trust, _suspicious, _importance, _highest)
+    parts = (_verdict, _checks, *judged, _data, _steps, _settings, _lineage)
     main = tag("main", tag("p", f"Surefoot · {name} · {results.run or 'no run'}{ended}", class_="small"), [part(results) for part in parts])
     meta = Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">')
     head = tag("head", meta, tag("title", f"{name}: {_headline(results)[0]}"), tag("style", Html(STYLE)))
@@ -197,7 +240,39 @@ def _checks(results: Results) -> list[Html]:
         ]
         for c in results.json("validate", "checks.json") or []
     ]
-    return _section("Checks", [table(["check", "answer", "measured", "limit", "need", "reason"], rows)] if rows else [_absent("validate")])
+    note = tag("p", "What a model must pass before it goes to production. Advisory ones are only told.", class_="small")
+    head = ["check", "answer", "measured", "limit", "need", "reason"]
+    return _section("Checks", [note, table(head, rows)] if rows else [_absent("validate")])
+
+
+def _champion(results: Results) -> list[Html]:
+    found = results.json("evaluate", "evaluation.json")
+    if not found:
+        return []
+    champion = found["champion"]
+    kind = {"better": "good", "not worse": "good", "worse": "bad"}.get(champion["answer"], "open")
+    inside = [tag("p", tag("b", _capital(champion["answer"]), class_=kind), f": {_compared(champion)}")]
+    if "interval" in champion:
+        note = "Both models score the same rows, all later than the last one that the model in production was fitted on."
+        inside.append(tag("p", note, class_="small"))
+    return _section("Against what is in production", inside)
+
+
+def _compared(champion: dict[str, Any]) -> str:
+    if champion["answer"] == "no champion":
+        return "nothing is in production yet."
+    if "interval" not in champion:
+        return f"compared with version {champion['version']}: {champion['reason']}."
+    low, high = champion["interval"]
+    return (
+        f"on {champion['rows']:,} rows ({champion['positives']:,} positives), {METRICS[champion['metric']].split(' (')[0]} changes from "
+        f"{abs(champion['champion']):.4f} (version {champion['version']}) to {abs(champion['challenger']):.4f}. The gain is "
+        f"{champion['difference']:+.4f}; its 95 % interval goes from {low:+.4f} to {high:+.4f}. Below {champion['min_gain']:g} is noise."
+    )
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _scores(results: Results) -> list[Html]:
@@ -209,6 +284,9 @@ def _scores(results: Results) -> list[Html]:
         [f"{name} (winner)" if name == found["winner"] else name, "valid", *(scores[m] for m in METRICS)] for name, scores in valid.items()
     ]
     rows.append([tag("b", found["winner"]), tag("b", "test"), *(tag("b", found["test"][m]) for m in METRICS)])
+    rows += [[name, "test", *(scores[m] for m in METRICS)] for name, scores in found["baseline_test"].items()]
+    if outside := found["outside"]:
+        rows += [["outside scores", split, *(outside[split][m] for m in METRICS)] for split in ("valid", "test")]
     metric = found["metric"]
     ends = {name: scores[metric] for name, scores in valid.items()}
     return _section(
@@ -220,14 +298,100 @@ def _scores(results: Results) -> list[Html]:
                 f"The winner is chosen by {METRICS[metric]} on valid, and scored once on test. The logistic regression is the baseline.",
             ),
             tag("p", _sure(found["intervals"])),
+            *([tag("p", _outside(outside, found["winner"]))] if outside else []),
             bars([(f"{name}, valid", value) for name, value in ends.items()] + [(f"{found['winner']}, test", found["test"][metric])]),
         ],
     )
 
 
+def _outside(outside: dict[str, Any], winner: str) -> str:
+    if "interval" not in outside:
+        return f"Whether {winner} is better than the outside scores cannot be told: they are no probabilities."
+    low, high = outside["interval"]
+    said = f"{outside['difference']:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}"
+    return f"Against the outside scores on test, {winner}: {outside['answer']} ({said}, on the same rows)."
+
+
 def _sure(intervals: dict[str, list[float]]) -> str:
     said = [f"{METRICS[name]} {low:.4f} to {high:.4f}" for name, (low, high) in intervals.items()]
     return f"95 % intervals on test, by resampling who acts: {', '.join(said) or 'none, since one class is too rare'}."
+
+
+def _curves(results: Results) -> list[Html]:
+    found = results.json("evaluate", "evaluation.json")
+    if not found:
+        return []
+    kinds = {found["winner"]: "main"} | dict.fromkeys(found["baseline_test"], "other")
+
+    def lines(which: str) -> list[Line]:
+        return [Line(name, found["curves"][name][which], kind) for name, kind in kinds.items()]
+
+    guess = Line("a guess", [[0, 0], [1, 1]], "guide")
+    note = (
+        "Each point is a threshold, on test. Recall: share of the positives that are found. Precision: share of the alarms that are right."
+    )
+    return _section(
+        "How much is found at what price",
+        [
+            tag("p", note, class_="small"),
+            side_by_side(
+                plot("ROC curve", [*lines("roc"), guess], "false alarms, of the negatives", "recall"),
+                plot("Precision-recall curve", lines("precision_recall"), "recall", "precision"),
+            ),
+        ],
+    )
+
+
+def _threshold(results: Results) -> list[Html]:
+    found = results.json("evaluate", "evaluation.json")
+    if not found:
+        return []
+    chosen = found["threshold"]
+    part = f"the {chosen['chosen_on']} part" + (f" ({chosen['reason']})" if chosen["reason"] else ", which nothing else uses")
+    at = "Nobody is alarmed" if chosen["threshold"] is None else f"Alarm from a score of {chosen['threshold']:.4f} on"
+    words = (
+        f"{at}: chosen by {chosen['rule']} on {part}, where it alarms {chosen['alert_rate']:.2%} of the rows. Then applied once on test:"
+    )
+    test = chosen["test"]
+    rows: list[list[Any]] = [["alarms", test["alerts"]]]
+    if test["alerts_per_day"] is not None:
+        rows.append(["alarms a day", Number(f"{test['alerts_per_day']:,.1f}")])
+    rows += [["alarms that are right (precision)", _percent(test["precision"])], ["positives found (recall)", _percent(test["recall"])]]
+    if "saved" in test:
+        rows.append(["saved against alarming nobody", Number(f"{test['saved']:,.2f}")])
+        rows.append(["lost when nobody is alarmed", Number(f"{test['lost_without']:,.2f}")])
+    return _section("The threshold", [tag("p", words), table(["on test", "value"], rows)])
+
+
+def _percent(value: float | None) -> Number | None:
+    return None if value is None else Number(f"{value:.1%}")
+
+
+def _calibration(results: Results) -> list[Html]:
+    found = results.json("evaluate", "evaluation.json")
+    if not found:
+        return []
+    told = found["calibration"]
+    note = "Of all rows that get a probability of 10 %, one in ten should be a positive. Ten groups of test rows, by what they get."
+    shown = {"as the model says": told["before"]} | ({"calibrated": told["after"]} if "after" in told else {})
+    kinds = dict(zip(shown, ("other", "main") if "after" in told else ("main",), strict=True))
+    points = {name: [[one["probability"], one["share"]] for one in part["bins"]] for name, part in shown.items()}
+    highest = max(value for line in points.values() for point in line for value in point)
+    most = next((one for one in FULL if one >= highest), 1.0)
+    lines = [Line(name, line, kinds[name], has_dots=True) for name, line in points.items()]
+    made = [tag("p", note, class_="small")]
+    if "after" in told:
+        words = f"Platt scaling on {told['rows']:,} rows ({told['positives']:,} positives) that nothing else uses"
+        made.append(tag("p", f"{words}: the log-odds times {told['slope']:.4f}, plus {told['intercept']:.4f}."))
+    else:
+        made.append(tag("p", _capital(f"{told['reason']}."), class_="open"))
+    rows = [[name, part["calibration_error"], part["log_loss"]] for name, part in shown.items()]
+    made.append(table(["test", "calibration error", "log loss"], rows))
+    perfect = Line("perfect", [[0, 0], [most, most]], "guide")
+    made.append(
+        plot("Reliability", [*lines, perfect], "mean probability (near 0 stretched)", "share of positives", most=most, is_stretched=True)
+    )
+    return _section("Can a probability be taken at its word?", made)
 
 
 def _slices(results: Results) -> list[Html]:
@@ -302,19 +466,40 @@ def _importance(results: Results) -> list[Html]:
     found = results.json("evaluate", "evaluation.json")
     if not found or not found["importance"]:
         return []
-    total = sum(one["gain"] for one in found["importance"])
-    shares = bars([(one["feature"], one["gain"] / total) for one in found["importance"]], percent=True)
-    return _section(
-        f"Columns that {found['winner']} uses most", [shares, tag("p", "Share of the gain of the columns shown.", class_="small")]
+    shown = found["importance"]
+    note = (
+        f"How far a column moves a row's log-odds: mean absolute SHAP value over {found['explained_rows']:,} test rows. "
+        f"{ARROWS['up']} more of it means more risk, {ARROWS['down']} less; without an arrow it is a category, or has no direction."
     )
+    drawn = bars([(_pointed(one["feature"], one["direction"]), one["shap"]) for one in shown])
+    rows = [[one["feature"], one["shap"], Number(f"{one['gain']:,.1f}")] for one in shown]
+    gains = folded("With the gain of its splits in training", table(["column", "mean |SHAP|", "total gain"], rows))
+    return _section(f"Columns that {found['winner']} uses most", [tag("p", note, class_="small"), drawn, gains])
+
+
+def _pointed(name: str, direction: str | None) -> str:
+    return f"{name}\N{NO-BREAK SPACE}{ARROWS[direction]}" if direction else name
+
+
+def _highest(results: Results) -> list[Html]:
+    found = results.json("evaluate", "evaluation.json")
+    if not found or not found["highest"]:
+        return []
+    rows = [
+        [Number(rank), *(_pointed(one["feature"], one["moves"]) for one in row), *[None] * (REASONS - len(row))]
+        for rank, row in enumerate(found["highest"], 1)
+    ]
+    words = f"The columns that moved each most, {ARROWS['up']} up or {ARROWS['down']} down. No values are shown."
+    head = ["row", "first", "second", "third"]
+    return _section("The highest-scored test rows", [tag("p", words, class_="small"), table(head, rows)])
 
 
 def _data(results: Results) -> list[Html]:
     data, features = results.json("prepare", "data.json"), results.json("prepare", "features.json")
     if not data or not features:
         return _section("Data", [_absent("prepare")])
-    sizes = {**{name: data["splits"][name] for name in ("train", "valid", "test")}, "all": data}
-    rows = [[name, one["rows"], one["positives"], Number(f"{one['positives'] / one['rows']:.2%}")] for name, one in sizes.items()]
+    sizes = {**{name: data["splits"][name] for name in ("train", "valid", "calibration", "test")}, "all": data}
+    rows = [[name, one["rows"], one["positives"], Number(f"{one['positives'] / (one['rows'] or 1):.2%}")] for name, one in sizes.items()]
     head = ["split", "rows", "positives", "share"]
     if "first" in data["splits"]["train"]:
         head += ["from", "to"]
@@ -390,10 +575,12 @@ def main(argv: list[str] | None = None) -> NoReturn:
         store = open_store(asked.store)
         resolved = step.resolve(asked.config, store, asked.set)
         log.setup(resolved["common"].log_level, step=name)
-        record, page = close(Addresses(resolved if resolved.pinned else step.pin(resolved, store), store), asked.status)
+        addresses = Addresses(resolved if resolved.pinned else step.pin(resolved, store), store)
+        record, page = close(addresses, asked.status)
         if asked.outputs:
             Path(asked.outputs).mkdir(parents=True, exist_ok=True)
             (Path(asked.outputs) / "report.html").write_text(page, encoding="utf-8")
+            (Path(asked.outputs) / "report.json").write_bytes(numbers(addresses, asked.status))
         return {"step": name, **record}
 
     step.program(name, parser, work, argv)

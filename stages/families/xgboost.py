@@ -164,6 +164,12 @@ def load(path: Path) -> xgboost.Booster:
     return model
 
 
+def contributions(model: xgboost.Booster, X: pd.DataFrame) -> NDArray[np.float64]:  # noqa: N803 - the field's name for it
+    """Give what each column adds to each row's log-odds: SHAP values (Lundberg et al. 2018), rows x columns."""
+    found = model.predict(xgboost.DMatrix(X, enable_categorical=True), pred_contribs=True)
+    return np.asarray(found[:, :-1], dtype=np.float64)  # the last one is the same for all rows
+
+
 def importance(model: xgboost.Booster) -> dict[str, float]:
     """Give each used column's total gain."""
     return {name: float(np.sum(gain)) for name, gain in model.get_score(importance_type="total_gain").items()}

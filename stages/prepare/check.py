@@ -158,7 +158,7 @@ def check_splits(labels: dict[str, NDArray[np.int8]], split: str, min_per_class:
             if count < min_per_class:
                 raise DataError(
                     f"{name} has {count} {kind} in {len(label)} rows where prepare.min_per_class asks for {min_per_class}. "
-                    f"Give more rows, or change prepare.split or the shares of the splits."
+                    f"Give more rows, or change prepare.split or the shares of the splits (prepare.calibration_share is taken from valid)."
                 )
 
 

@@ -75,6 +75,9 @@ class Config(Section):
 
     split: Literal["time", "order", "random"] = result("time", "test is what comes last in time, last in the file, or rows at random")
     validation_split: float = result(0.2, "share of the rows to choose settings by", gt=0, lt=1)
+    calibration_share: float = result(
+        0.25, "share of valid, its last rows, that is kept back to calibrate and to choose the threshold on; 0: none", ge=0, lt=1
+    )
     test_split: float = result(0.1, "share of the rows to score the winner on", gt=0, lt=1)
     min_per_class: int = result(5, "positives, and negatives, that train, valid and test must each have", ge=1)
     seed: int = result(0, "seed of the random split and of the sample", ge=0)

@@ -44,7 +44,7 @@ class Matrix:
         ends = np.searchsorted(rows, np.arange(0, self.rows + CHUNK, CHUNK))
         for number in range(len(ends) - 1):
             mine = rows[ends[number] : ends[number + 1]]
-            if len(mine):
+            if len(mine) or (number == 0 and not len(rows)):  # a split without rows has columns all the same
                 parts = dict(zip(columns, self._block(number, [*columns.values()], mine - number * CHUNK), strict=True))
                 yield pa.table(parts | {name: pa.array(values[mine], from_pandas=True) for name, values in beside.items()})
 
@@ -54,6 +54,6 @@ class Matrix:
             with pa.memory_map(str(path)) as file:
                 blocks.append(pa.ipc.open_file(file).get_batch(number))
         found = [blocks[file].column(column) for file, column in places]
-        if rows[-1] - rows[0] + 1 == len(rows):
+        if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
             return [column.slice(rows[0], len(rows)) for column in found]
         return [column.take(pa.array(rows)) for column in found]

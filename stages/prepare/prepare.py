@@ -1,4 +1,4 @@
-"""From a raw table to three splits that any booster can read."""
+"""From a raw table to splits that any booster can read."""
 
 from typing import Any
 
@@ -93,7 +93,8 @@ def known_rows(config: Config, table: Raw) -> tuple[Rows, Roles]:
     if config.id:
         check.check_ids(table.columns([config.id])[config.id])
     part = split(config, times, entities, len(table))
-    check.check_splits({name: y[part == number] for number, name in enumerate(SPLITS)}, config.split, config.min_per_class)
+    labels = {name: y[part == number] for number, name in enumerate(SPLITS) if name != "calibration"}  # that may be small
+    check.check_splits(labels, config.split, config.min_per_class)
     check.check_amounts(known, config)
     return Rows(known, y, times, entities, part), roles(config, positive, negative)
 
@@ -132,7 +133,7 @@ def description(config: Config, features: Features, rows: Rows, notes: list[str]
     for number, name in enumerate(SPLITS):
         mine = rows.part == number
         sizes[name] = {"rows": int(mine.sum()), "positives": int(rows.y[mine].sum())}
-        if rows.times is not None:
+        if rows.times is not None and mine.any():  # the calibration part may be empty
             sizes[name] |= {"first": rows.times[mine].min().item(), "last": rows.times[mine].max().item()}
     notes = [*notes, f"{len(features.dropped)} of the raw columns are no features: {', '.join(name for name, _ in features.dropped)}"]
     if config.positive is None:

@@ -1,4 +1,4 @@
-"""Who learns from which row: train, valid and test."""
+"""Who learns from which row: train, valid, calibration and test."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from stages.prepare.config import Config
 
-SPLITS = ("train", "valid", "test")
+SPLITS = ("train", "valid", "calibration", "test")
 
 
 def split(config: Config, times: NDArray[Any] | None, entities: NDArray[Any] | None, rows: int) -> NDArray[np.intp]:
@@ -16,7 +16,8 @@ def split(config: Config, times: NDArray[Any] | None, entities: NDArray[Any] | N
 
     Rows of the same time stay together, and in a random split those of the same entity.
     """
-    shares = np.cumsum([1 - config.validation_split - config.test_split, config.validation_split])
+    kept_back = config.validation_split * config.calibration_share
+    shares = np.cumsum([1 - config.validation_split - config.test_split, config.validation_split - kept_back, kept_back])
     if config.split == "time":
         assert times is not None
         keys = times
@@ -36,4 +37,6 @@ def _cut(keys: NDArray[Any], wanted: NDArray[np.floating]) -> NDArray[np.intp]:
     values, counts = np.unique(keys, return_counts=True)
     before = np.concatenate([[0], np.cumsum(counts)])  # rows before each value, and all of them
     places = [int(np.abs(before - count).argmin()) for count in wanted]
+    if places[0] == places[1]:  # one time is all of valid: then nothing is kept back for the calibration
+        places[1] = places[2]
     return np.searchsorted(places, np.searchsorted(values, keys), side="right")

@@ -19,7 +19,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     """Make ``judged`` (fitted on train; every score is its) and ``shipped`` (refit at its rounds on all rows)."""
     best = run.input("search-collect", **run.item).read_json("best.json")
     family = families.load(best["family"])
-    train_rows, valid_rows, test_rows = _tables(run)
+    train_rows, valid_rows, *later = _tables(run)
     common = {
         "early_stopping_rounds": config.early_stopping_rounds,
         "seed": config.seed,
@@ -33,7 +33,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         )
     suffix = Path(family.FILE).suffix
     family.save(judged.model, run.out / f"judged{suffix}")
-    rows = together(train_rows, valid_rows, test_rows)
+    rows = together(train_rows, valid_rows, *later)
     with run.checkpoint(f"train/{run.address}/shipped") as saved:
         shipped = family.fit(
             best["params"], rows, None, rounds=judged.rounds, checkpoint=saved, report=_progress(run, judged.rounds), **common
@@ -51,11 +51,10 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     return {"rounds": judged.rounds, **{f"valid_{name}": scores[name] for name in metrics.METRICS}}
 
 
-def _tables(run: Run) -> tuple[Table, Table, Table]:
+def _tables(run: Run) -> list[Table]:
     prepared = run.input("prepare")
     fitted = features.Features.from_json(prepared.read_json("features.json"))
-    train_rows, valid_rows, test_rows = (features.read(prepared.path(f"{split}.parquet"), fitted) for split in ("train", "valid", "test"))
-    return train_rows, valid_rows, test_rows
+    return [features.read(prepared.path(f"{split}.parquet"), fitted) for split in ("train", "valid", "calibration", "test")]
 
 
 def _progress(run: Run, rounds: int) -> Any:

@@ -14,3 +14,7 @@ class Config(Section):
     latency_p99_need: Need = result("required", "required or advisory")
     memory_mb: float = result(500.0, "most resident memory of a process that serves the model, in MB (10^6 bytes)", gt=0)
     memory_need: Need = result("required", "required or advisory")
+    champion_need: Need = result("required", "required or advisory: not worse than the champion on rows that neither has seen")
+    champion_unknown: Literal["accept", "reject"] = result(
+        "accept", "where the two cannot be compared (no later rows, other columns): accept, or reject where champion_need is required"
+    )

@@ -166,11 +166,26 @@ def _peak_mb(shipped: Shipped) -> float:
     return round(int(child.stdout) * 1024 / 1e6, 1)
 
 
+def champion(shipped: Shipped, config: Config) -> Check:
+    """Tell whether the model is better than the champion or not worse, or there is none."""
+    found = shipped.evaluation["champion"]
+    answer, limit = found["answer"], 0.0 - found.get("min_gain", 0.0)
+    if "difference" in found:
+        shipped.measured["champion"] = found["difference"]
+    if answer == "cannot tell":
+        # A run on the champion's own table has no later rows: it must not be stuck for that.
+        need: Need = config.champion_need if config.champion_unknown == "reject" else "advisory"
+        reason = found.get("reason", "the interval of the difference is too wide on the rows that neither has seen")
+        return Check("champion", "cannot tell", limit, need, reason)
+    reason = "there is no champion" if answer == "no champion" else f"on rows that neither has seen, it is {answer}"
+    return Check("champion", "fail" if answer == "worse" else "pass", limit, config.champion_need, reason)
+
+
 def _answered(name: str, passed: bool, limit: float, need: Need, yes: str, no: str) -> Check:
     return Check(name, "pass" if passed else "fail", limit, need, yes if passed else no)
 
 
-CHECKS = (auc_floor, latency, memory)
+CHECKS = (auc_floor, latency, memory, champion)
 
 
 def score_once(family: str, model: Path, features: Path, rows: Path) -> int:

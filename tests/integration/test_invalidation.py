@@ -123,7 +123,7 @@ CHANGES: dict[str, tuple[Callable[[Work], None], tuple[str, ...], dict[str, str]
     "a comment in evaluate": (lambda w: w.edit("stages/evaluate/evaluate.py", "\n\n\n", "\n\n# A comment.\n"), (), {}),
     "a log line in train": (lambda w: w.edit("stages/train/train.py", '"train.fitted"', '"train.was_fitted"'), (), {}),
     "an error's message in prepare": (lambda w: w.edit("stages/prepare/check.py", "There is nothing to learn", "Nothing can be learnt"), (), {}),
-    "a line of code in evaluate": (lambda w: w.edit("stages/evaluate/evaluate.py", "TOP = 20", "TOP = 3"), (), after("evaluate")),
+    "a line of code in evaluate": (lambda w: w.edit("stages/evaluate/explain.py", "TOP = 20", "TOP = 3"), (), after("evaluate")),
     "a line of code in prepare": (lambda w: w.edit("stages/prepare/split.py", '"train", "valid"', '"train" , "valid"'), (), {}),
     "a line of code in the report": (lambda w: w.edit("stages/evaluate/report.py", "\n\n\n", "\n\nMORE = 1\n\n\n"), (), {}),
     "a line of code in the command": (lambda w: w.edit("workflows/cli.py", "\n\n\n", "\n\nMORE = 1\n\n\n"), (), {}),
@@ -168,14 +168,14 @@ def test_a_table_that_was_touched_starts_no_process(work: Work) -> None:
 
 @pytest.mark.slow
 def test_a_line_of_code_in_evaluate_runs_evaluate_and_what_its_result_changes(work: Work) -> None:
-    work.edit("stages/evaluate/evaluate.py", "TOP = 20", "TOP = 3")
+    work.edit("stages/evaluate/explain.py", "TOP = 20", "TOP = 3")
     expected = {"evaluate", "validate", "deploy"}
     assert work.run() == (expected, expected)
     assert work.run() == (set(), set())
 
 
 def test_a_line_of_code_that_changes_no_result_runs_its_step_alone(work: Work) -> None:
-    work.edit("stages/evaluate/evaluate.py", "TOP = 20", "TOP = 20\nMORE = 1")
+    work.edit("stages/evaluate/explain.py", "TOP = 20", "TOP = 20\nMORE = 1")
     assert work.run() == ({"evaluate"}, {"evaluate"})
 
 

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stages.common import artifact, registry
-from stages.evaluate import report
-from stages.evaluate.markup import bars, tag
+from stages.evaluate import markup, report
+from stages.evaluate.markup import Line, bars, plot, tag
 from tests.unit.pipelines import Pipeline, honest_table, new_pipeline
 
 RUN = "20240101T000000Z-test"
@@ -196,6 +197,79 @@ def test_what_comes_from_the_table_is_escaped(tmp_path: Path) -> None:
     assert not re.search(r"<script|<img|<svg on|<b>same|<i>", page)
 
 
+def test_all_numbers_stand_beside_the_page(accepted: Pipeline) -> None:
+    """And the same run says them in the same bytes."""
+    accepted.do("deploy")
+    data = report.numbers(accepted.addresses(), "Succeeded")
+    told = json.loads(data)
+
+    assert told["headline"].startswith("Accepted: version ")
+    assert told["evaluation"] == json.loads(accepted.read("evaluate", "evaluation.json"))
+    assert told["data"]["rows"] == 900
+    assert {one["name"]: one["measured"] for one in told["checks"]}["memory_mb"] == 200
+    assert told["steps"]["train/xgboost"]["seconds"] > 0
+    assert told["models"]["train/xgboost"]["params"]["learning_rate"] == 0.3
+    assert data == report.numbers(accepted.addresses(), "Succeeded")
+
+
+def test_the_judging_is_said_in_words(tmp_path: Path) -> None:
+    pipeline, sets = new_pipeline(tmp_path, honest_table()), ("prepare.calibration_share=0.6",)
+    pipeline.until("evaluate", *sets)
+    page, told = read(report.draw(pipeline.addresses(*sets))), json.loads(pipeline.read("evaluate", "evaluation.json", *sets))
+    threshold, calibration = told["threshold"], told["calibration"]
+
+    assert "No champion : nothing is in production yet." in page.text
+    assert f"Alarm from a score of {threshold['threshold']:.4f} on: chosen by 1 % false alarms on the calibration part" in page.text
+    assert f"positives found (recall) {threshold['test']['recall']:.1%}" in page.text
+    assert f"Platt scaling on 108 rows ({calibration['positives']} positives)" in page.text
+    assert f"calibrated {calibration['after']['calibration_error']:.4f}" in page.text
+    assert "logistic test" in page.text
+    assert "amount \N{UPWARDS ARROW}" in page.text
+    for picture in ("ROC curve", "Precision-recall curve", "Reliability"):
+        assert picture in page.text
+    assert page.elements.count("polyline") == 3 + 2 + 3
+
+
+CHAMPION: dict[str, Any] = {"answer": "better", "version": "abc", "metric": "auc", "min_gain": 0.005, "rows": 1600, "positives": 40} | {
+    "challenger": 0.91,
+    "champion": 0.89,
+    "difference": 0.02,
+    "interval": [0.0061, 0.034],
+}
+
+
+def test_the_champion_in_a_sentence() -> None:
+    assert report._compared(CHAMPION) == (
+        "on 1,600 rows (40 positives), AUC changes from 0.8900 (version abc) to 0.9100. The gain is +0.0200; "
+        "its 95 % interval goes from +0.0061 to +0.0340. Below 0.005 is noise."
+    )
+    losses = {**CHAMPION, "metric": "log_loss", "challenger": -0.2, "champion": -0.3}
+    assert "log loss changes from 0.3000 (version abc) to 0.2000." in report._compared(losses)
+    untold = {"answer": "cannot tell", "version": "abc", "reason": "there are no later rows"}
+    assert report._compared(untold) == "compared with version abc: there are no later rows."
+
+
+def test_what_was_not_calibrated_says_so(tmp_path: Path) -> None:
+    pipeline, sets = new_pipeline(tmp_path, honest_table()), ("prepare.calibration_share=0",)
+    pipeline.until("evaluate", *sets)
+    page = read(report.draw(pipeline.addresses(*sets)))
+
+    assert "Not calibrated: the calibration part has 0 positives" in page.text
+    assert "on the valid part (the calibration part has 0 positives" in page.text
+    assert "calibration 0 0 0.00%" in page.text
+
+
+def test_a_picture_stays_in_its_frame() -> None:
+    line = Line("one", [[0, 0], [0.04, 0.16], [0.16, 0.16]], "main", has_dots=True)
+    drawn = plot("Title", [line], "across", "up", most=0.16, is_stretched=True)
+    points = [tuple(map(float, one.split(","))) for one in re.findall(r'polyline points="([^"]+)"', drawn)[0].split()]
+
+    assert points[0] == (markup.LEFT, markup.HEIGHT - markup.BOTTOM)
+    assert points[2] == (markup.WIDTH - markup.RIGHT, markup.TOP)
+    assert points[1][0] == pytest.approx((points[0][0] + points[2][0]) / 2), "a quarter is half of the way"
+    assert drawn.count("<circle") == 3
+
+
 # --- closing a run --------------------------------------------------------------------------------
 
 
@@ -211,7 +285,8 @@ def test_a_run_is_closed_once(accepted: Pipeline) -> None:
     assert (record["status"], record["verdict"]) == ("Failed", "accepted")
     assert record["steps"]["train/xgboost"] == "found"
     assert record["steps"]["deploy"] == "missing"
-    assert len(accepted.store.list(f"runs/{RUN}/")) == 2
+    assert accepted.store.list(f"runs/{RUN}/") == [f"runs/{RUN}/{name}" for name in ("closed.json", "report.html", "report.json")]
+    assert json.loads(accepted.store.read(f"runs/{RUN}/report.json"))["status"] == "Failed"
 
 
 def test_a_run_that_was_healed_is_closed_anew_beside_the_first(accepted: Pipeline) -> None:
@@ -225,6 +300,7 @@ def test_a_run_that_was_healed_is_closed_anew_beside_the_first(accepted: Pipelin
     assert record["steps"]["deploy"] == "made"
     assert record["report"] == f"runs/{RUN}/report-2.html"
     assert accepted.store.read(record["report"]) == page.encode()
+    assert json.loads(accepted.store.read(f"runs/{RUN}/report-2.json"))["steps"]["deploy"]["outcome"] == "made"
     assert report.closed(accepted.store, RUN) == record
     assert report.close(addresses, "Succeeded")[0] == record
     assert json.loads(accepted.store.read(f"runs/{RUN}/closed.json"))["status"] == "Failed"

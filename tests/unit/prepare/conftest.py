@@ -25,6 +25,7 @@ class Prepared(NamedTuple):
     features: Features
     train: Table
     valid: Table
+    calibration: Table
     test: Table
 
 
@@ -46,7 +47,7 @@ def prepare(tmp_path: Path) -> Callable[..., Prepared]:
         assert manifest
         artifact = Artifact(store, manifest, tmp_path / f"scratch-{calls}")
         features = Features.from_json(artifact.read_json("features.json"))
-        splits = [read(artifact.path(f"{name}.parquet"), features) for name in ("train", "valid", "test")]
+        splits = [read(artifact.path(f"{name}.parquet"), features) for name in ("train", "valid", "calibration", "test")]
         digests = {name: file["sha256"] for name, file in manifest.files.items()}
         return Prepared(outputs, digests, artifact.read_json("data.json"), features, *splits)
 

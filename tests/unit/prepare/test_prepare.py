@@ -35,16 +35,16 @@ def test_generated_and_written_tables_are_prepared_alike(prepare: Prepare, payme
 def test_all_that_is_written(prepare: Prepare, payments: pd.DataFrame, csv: Csv) -> None:
     made = prepare(csv(payments), **ROLES, drop=["age"])
 
-    assert sorted(made.files) == ["data.json", "features.json", "test.parquet", "train.parquet", "valid.parquet"]
+    assert sorted(made.files) == ["calibration.parquet", "data.json", "features.json", "test.parquet", "train.parquet", "valid.parquet"]
     assert made.outputs == {"state": "made", "rows": 2_000, "positives": int(payments["is_fraud"].sum()), "features": 23}
-    for table in (made.train, made.valid, made.test):
+    for table in made[4:]:
         assert list(table.X.columns) == made.features.names
         assert table.y.dtype == np.int8
         assert table.row.dtype == table.time.dtype == np.int64
         assert table.y.tolist() == payments["is_fraud"].iloc[table.row].tolist()
         assert table.entity.tolist() == payments["customer"].iloc[table.row].tolist()
         assert table.time.tolist() == payments["time"].astype("datetime64[ns]").astype("int64").iloc[table.row].tolist()
-    assert sorted(np.concatenate([made.train.row, made.valid.row, made.test.row])) == list(range(2_000))
+    assert sorted(np.concatenate([table.row for table in made[4:]])) == list(range(2_000))
     assert {name for name, _ in made.features.dropped} == {"is_fraud", "time", "transaction", "customer", "age"}
     assert made.data["splits"]["test"]["rows"] == len(made.test.y)
     assert made.data["positives"] == made.outputs["positives"]
@@ -116,8 +116,9 @@ def test_split_by_time_keeps_order_and_equal_times_together(prepare: Prepare, pa
     shuffled["time"] = shuffled["time"].dt.floor("D")
     made = prepare(csv(shuffled), **ROLES)
 
-    assert made.train.time.max() < made.valid.time.min() <= made.valid.time.max() < made.test.time.min()
-    assert [len(table.y) / 2_000 for table in (made.train, made.valid, made.test)] == pytest.approx([0.7, 0.2, 0.1], abs=0.01)
+    assert made.train.time.max() < made.valid.time.min() <= made.valid.time.max() < made.calibration.time.min()
+    assert made.calibration.time.max() < made.test.time.min()
+    assert [len(table.y) / 2_000 for table in made[4:]] == pytest.approx([0.7, 0.15, 0.05, 0.1], abs=0.01)
 
 
 def test_a_number_can_be_the_time(prepare: Prepare, payments: pd.DataFrame, csv: Csv) -> None:
@@ -131,12 +132,23 @@ def test_a_number_can_be_the_time(prepare: Prepare, payments: pd.DataFrame, csv:
 def test_split_by_order_goes_by_the_file(prepare: Prepare) -> None:
     made = prepare(split="order", generated_rows=2_000)
 
-    assert [made.train.row[-1], made.valid.row[0], made.valid.row[-1], made.test.row[0]] == [1399, 1400, 1799, 1800]
+    assert [(table.row[0], table.row[-1]) for table in made[4:]] == [(0, 1399), (1400, 1699), (1700, 1799), (1800, 1999)]
+
+
+def test_nothing_may_be_kept_back_for_the_calibration(prepare: Prepare, payments: pd.DataFrame, csv: Csv) -> None:
+    """By its option, or since all of valid is of one time: then its file is there, and has no row."""
+    asked = prepare(calibration_share=0, generated_rows=2_000)
+    days = pd.Series(np.repeat([0, 1, 2], [1400, 400, 200]), index=payments.index)
+    forced = prepare(csv(payments.assign(time=days)), **ROLES, min_per_class=1)
+
+    for made in (asked, forced):
+        assert [len(table.y) for table in made[4:]] == [1400, 400, 0, 200]
+        assert made.data["splits"]["calibration"] == {"rows": 0, "positives": 0}
 
 
 def test_random_split_is_seeded_and_keeps_entities_together(prepare: Prepare) -> None:
     made, other = (prepare(split="random", generated_rows=2_000, seed=seed) for seed in (1, 2))
-    customers = [set(table.entity) for table in (made.train, made.valid, made.test)]
+    customers = [set(table.entity) for table in made[4:]]
 
     assert not any(one & another for one, another in itertools.combinations(customers, 2))
     assert len(made.test.y) == pytest.approx(200, abs=20)
@@ -148,9 +160,9 @@ def test_rows_without_entity_stand_for_themselves(prepare: Prepare, payments: pd
     half = payments.assign(customer=payments["customer"].where(payments.index % 2 == 0))
     made = prepare(csv(half), **ROLES, split="random")
 
-    unknown = [sum(name is None for name in table.entity) for table in (made.train, made.valid, made.test)]
+    unknown = [sum(name is None for name in table.entity) for table in made[4:]]
     assert sum(unknown) == 1_000
-    assert min(unknown) > 50
+    assert min(unknown) > 25
 
 
 @pytest.mark.parametrize("role", ["drop", "entity"])
@@ -173,7 +185,7 @@ def test_codes_of_digits_and_letters_are_categories(prepare: Prepare, payments: 
 def test_a_sample_keeps_its_row_numbers(prepare: Prepare, payments: pd.DataFrame, csv: Csv) -> None:
     made = prepare(csv(payments), **ROLES, sample_size=1_000, min_per_class=1)
 
-    rows = np.concatenate([made.train.row, made.valid.row, made.test.row])
+    rows = np.concatenate([table.row for table in made[4:]])
     assert len(rows) == len(set(rows)) == made.outputs["rows"] == 1_000
     assert rows.max() > 1_500
     assert made.test.y.tolist() == payments["is_fraud"].iloc[made.test.row].tolist()

@@ -12,7 +12,14 @@ from tests.unit.pipelines import PARAMS, XGBOOST, Pipeline
 def test_two_models_and_how_they_were_made(pipeline: Pipeline) -> None:
     model = json.loads(pipeline.read("train", "model.json"))
     assert (model["family"], model["params"]) == ("xgboost", PARAMS)
-    assert set(model["valid"]) == {"auc", "average_precision", "log_loss", "recall_at_1pct_fpr", "calibration_error"}
+    assert set(model["valid"]) == {
+        "auc",
+        "average_precision",
+        "log_loss",
+        "recall_at_1pct_fpr",
+        "recall_at_1pct_alerts",
+        "calibration_error",
+    }
     assert pipeline.read("train", "judged.ubj") != pipeline.read("train", "shipped.ubj")
 
 

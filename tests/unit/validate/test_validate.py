@@ -39,7 +39,7 @@ def test_a_model_that_passes_all_checks_is_accepted(evaluated: Pipeline) -> None
 
     assert (outputs["verdict"], outputs["failed"]) == ("accepted", [])
     assert {name: check["answer"] for name, check in checks(evaluated).items()} == dict.fromkeys(
-        ("auc_floor", "latency_p99_ms", "memory_mb"), "pass"
+        ("auc_floor", "latency_p99_ms", "memory_mb", "champion"), "pass"
     )
 
 
@@ -55,7 +55,7 @@ def test_a_required_check_that_fails_rejects(quick: Pipeline, limit: str, failed
     outputs = quick.do("validate", limit)
 
     assert (outputs["verdict"], outputs["failed"]) == ("rejected", [failed])
-    assert len(checks(quick, limit)) == 3, "all are asked"
+    assert len(checks(quick, limit)) == 4, "all are asked"
 
 
 def test_an_advisory_check_that_fails_is_only_told(quick: Pipeline) -> None:

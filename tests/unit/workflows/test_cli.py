@@ -1,5 +1,6 @@
 """The ``surefoot`` command over a finished pipeline of 500 rows, started as a user starts it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,9 @@ def test_rolling_back_bars_what_was_live(finished: Path) -> None:
 def test_a_report_needs_no_database(finished: Path, s3_address: str, tmp_path: Path) -> None:
     """From a laptop, of a run in the cluster: its Postgres cannot be reached from there."""
     ended = surefoot("report", finished / "small.yaml", "--store", s3_address, "--out", tmp_path / "page.html")
-    assert (ended.code, ended.out) == (0, f"{tmp_path}/page.html\n"), ended.err
+    assert (ended.code, ended.out) == (0, f"{tmp_path}/page.html (its numbers: {tmp_path}/page.json)\n"), ended.err
     assert "prepare is not there" in (tmp_path / "page.html").read_text()
+    assert json.loads((tmp_path / "page.json").read_text())["evaluation"] is None
 
 
 def test_table_and_config_are_uploaded_once_and_healed_by_the_next_submit(store: Store, tmp_path: Path) -> None:
