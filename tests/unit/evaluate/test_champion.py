@@ -300,11 +300,12 @@ def test_counts_that_cannot_be_made_anew(spoil: Any, named: str) -> None:
 )
 def test_what_an_entity_did_before_is_alike_where_it_is_made_alike(change: dict[str, Any], alike: bool) -> None:
     roles = Roles("fraud", "1", "0", time="when", keys=(("who", ("shop",)),))
+    ours, theirs = Features((), (), roles), Features((), (), replace(roles, **change))
     column = Column("who_count", ("shop", "when"), "float32", of="count", key="who")
 
-    assert champion._is_alike(column, column, roles, replace(roles, **change)) is alike
-    assert not champion._is_alike(column, replace(column, of="new"), roles, roles)
-    assert not champion._is_alike(replace(column, dtype="float64"), column, roles, roles), "what float32 lost is lost"
+    assert champion._is_alike(column, column, theirs, ours) is alike
+    assert not champion._is_alike(column, replace(column, of="new"), ours, ours)
+    assert not champion._is_alike(replace(column, dtype="float64"), column, ours, ours), "what float32 lost is lost"
 
 
 # --- the paired bootstrap -------------------------------------------------------------------------
