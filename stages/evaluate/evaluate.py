@@ -21,6 +21,7 @@ from stages.features import features as feature
 from stages.features.features import Features, Table
 
 HIGH_AUC = 0.9  # below it, no column carries too much
+SHUFFLED_COLUMNS = 40  # those with most gain: what the model hardly uses carries nothing
 SHUFFLED_ROWS = 50_000  # of valid, at most, for the short list of suspicious columns
 REFIT_ROUNDS = 100  # enough to see a column missing
 REFITS = 3  # by other seeds, whose mean counts: one fit's luck must not name a column
@@ -143,8 +144,11 @@ def _short_list(best: Candidate, parts: dict[str, list[str]], valid: Table, conf
     auc = metrics.score("auc", label, best.family.predict(best.model, matrix))
     if auc <= HIGH_AUC:
         return []
+    gains = best.family.importance(best.model)
+    gain = {raw: sum(gains.get(name, 0.0) for name in names) for raw, names in parts.items()}
+    most = sorted((raw for raw in parts if gain[raw] > 0), key=lambda raw: (-gain[raw], raw))[:SHUFFLED_COLUMNS]
     drops = {}
-    for raw, names in parts.items():
+    for raw, names in ((raw, parts[raw]) for raw in parts if raw in most):
         spoiled = matrix.assign(**{name: other[name] for name in names})
         drops[raw] = auc - metrics.score("auc", label, best.family.predict(best.model, spoiled))
     return [raw for raw, drop in drops.items() if drop > config.suspicious_drop]
