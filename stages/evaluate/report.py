@@ -382,7 +382,13 @@ def _calibration(results: Results) -> list[Html]:
     made = [tag("p", note, class_="small")]
     if "after" in told:
         words = f"Platt scaling on {told['rows']:,} rows ({told['positives']:,} positives) that nothing else uses"
-        made.append(tag("p", f"{words}: the log-odds times {told['slope']:.4f}, plus {told['intercept']:.4f}."))
+        helps = told["after"]["log_loss"] < told["before"]["log_loss"]
+        so = (
+            "On test it brings probabilities nearer to what happened."
+            if helps
+            else "On test it does not help: take them as the model says."
+        )
+        made.append(tag("p", f"{words}: the log-odds times {told['slope']:.4f}, plus {told['intercept']:.4f}. {so}"))
     else:
         made.append(tag("p", _capital(f"{told['reason']}."), class_="open"))
     rows = [[name, part["calibration_error"], part["log_loss"]] for name, part in shown.items()]

@@ -223,6 +223,8 @@ def test_the_judging_is_said_in_words(tmp_path: Path) -> None:
     assert f"positives found (recall) {threshold['test']['recall']:.1%}" in page.text
     assert f"Platt scaling on 108 rows ({calibration['positives']} positives)" in page.text
     assert f"calibrated {calibration['after']['calibration_error']:.4f}" in page.text
+    helps = calibration["after"]["log_loss"] < calibration["before"]["log_loss"]
+    assert ("On test it brings probabilities nearer" in page.text) == helps != ("On test it does not help" in page.text)
     assert "logistic test" in page.text
     assert "amount \N{UPWARDS ARROW}" in page.text
     for picture in ("ROC curve", "Precision-recall curve", "Reliability"):
