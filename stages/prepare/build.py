@@ -83,7 +83,7 @@ def build(
         _check(config, narrow, frame, values, rows)
         described = [feature.describe(one, values[one.name].iloc[train]) for one in some]
         kept = [one for one in described if feature.is_telling(one)]
-        return kept, matrix.add(values[[one.name for one in kept]]) if kept else []
+        return kept, matrix.add(values[[one.name for one in kept]])
 
     batches = groupby(named.columns[len(places) :], key=lambda column: column.key or column.name)  # one key's past at once
     for kept, here in in_order(make, [tuple(batch) for _, batch in batches]):

@@ -28,6 +28,8 @@ class Matrix:
 
     def add(self, columns: pd.DataFrame) -> list[Place]:
         """Keep columns of all rows; give their places."""
+        if columns.empty:
+            return []
         with self._adding:
             number = len(self._files)
             self._files.append(path := self._folder / f"{number}.arrow")

@@ -101,10 +101,11 @@ def features(cards: pd.DataFrame) -> Features:
     return feature.fit(cards[:200_000], CARD_ROLES, 10)
 
 
-def test_a_row_alone_with_its_past_is_as_among_all(cards: pd.DataFrame, features: Features) -> None:
+@pytest.mark.parametrize("rows", [40, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_a_row_alone_with_its_past_is_as_among_all(cards: pd.DataFrame, features: Features, rows: int) -> None:
     """Bit for bit, wherever the row's past ends."""
     together = feature.apply(features, cards)
-    for row in np.random.default_rng(0).choice(len(cards), 40, replace=False):
+    for row in np.random.default_rng(0).choice(len(cards), rows, replace=False):
         one = cards.iloc[[row]]
         mine = (cards["CUSTOMER_ID"] == one["CUSTOMER_ID"].iloc[0]) | (cards["TERMINAL_ID"] == one["TERMINAL_ID"].iloc[0])
         past = cards[mine & (cards["TX_DATETIME"] < one["TX_DATETIME"].iloc[0])]
