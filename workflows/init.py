@@ -13,6 +13,8 @@ from pandas.api import types
 
 from stages.common.errors import MissingInput, UsageError
 from stages.prepare import check
+from stages.prepare.config import plain_name
+from stages.prepare.raw import in_memory
 from stages.prepare.read import read
 
 LABELS = (
@@ -50,7 +52,8 @@ def init_file(path: Path, out: Path, *, force: bool = False, **asked: Any) -> No
 
 def guess(path: Path, *, drop: tuple[str, ...] = (), split: str | None = None, beside: Path = Path("configs"), **roles: str | None) -> str:
     """Give the YAML of a config; ``roles`` are label, time, id and entity where the user names them, ``beside`` is the config's folder."""
-    named = {role: Guess(column, f"given as --{role}") for role, column in roles.items() if column is not None}
+    named = {role: Guess(plain_name(column), f"given as --{role}") for role, column in roles.items() if column is not None}
+    drop = tuple(map(plain_name, drop))
     delimiter = _delimiter(path)
     with check.about(str(path)):
         frame = _read(path, delimiter)
@@ -70,6 +73,10 @@ def guess(path: Path, *, drop: tuple[str, ...] = (), split: str | None = None, b
             check.event_times(frame[time])
         if key := guesses["id"].value:
             check.check_ids(_read(path, delimiter, key)[key])
+        else:
+            check.check_copies(in_memory(frame), "")
+        if entity := guesses["entity"].value:
+            check.check_entity(frame[entity])
         drops = [Guess(column, "given as --drop") for column in drop] + _drops(free, frame[time] if time else None)
         check.check_numbers(free.drop(columns=[one.value for one in drops], errors="ignore"))
     by_time = Guess("time", "trained on what came before, tested on what came later")

@@ -132,10 +132,10 @@ def raw_digest(store: Store, place: str, option: str = "prepare.path") -> str:
     if place.startswith("raw/"):
         return place.removeprefix("raw/")
     path = Path(place)
-    if path.is_dir():
-        return contract.digest(listing(store, path))
     try:
         stat = path.stat()
+        if path.is_dir():
+            return contract.digest(listing(store, path))
         key = f"scratch/raw/{contract.digest([str(path.resolve()), *(getattr(stat, name) for name in UNCHANGED)])}"
         try:
             return store.read(key).decode()

@@ -323,7 +323,7 @@ def _named_safely(columns: list[Column]) -> Iterator[Column]:
     taken = set(RESERVED)
     for column in columns:
         safe = re.sub(r'[\[\]<>{}":,\s\x00-\x1f]', "_", column.name)
-        name = next(name for name in (safe, *(f"{safe}_{count}" for count in range(2, len(columns) + 2))) if name not in taken)
+        name = next(name for name in itertools.chain([safe], (f"{safe}_{count}" for count in itertools.count(2))) if name not in taken)
         taken.add(name)
         yield replace(column, name=name)
 

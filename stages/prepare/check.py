@@ -1,6 +1,8 @@
 """What a table must be to learn from; each function refuses with the numbers and what to do."""
 
 import difflib
+import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,14 +12,32 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stages.common.errors import DataError
-from stages.features.features import RESERVED, spoken
+from stages.features import history
+from stages.features.features import RESERVED, UNITS, spoken
 from stages.prepare.config import Config
+from stages.prepare.raw import Raw
+from stages.prepare.split import SPLITS
 
 POSITIVE = ("1", "true", "yes", "y", "t", "fraud", "bad", "positive")  # lower case, the first that is there
 LARGEST = float(np.finfo(np.float32).max)  # boosters compute in float32
+ODD = {  # numbers as they are written for people, which no one counts with
+    "with a comma": r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?(\d{1,3}(\.\d{3})+|\d+),\d+",
+    "with a percent sign": r"[+-]?\d[\d.,]*\s?%",
+    "with a currency": r"[+-]?\s?(CUR)\s?[+-]?\d[\d.,]*|[+-]?\d[\d.,]*\s?(CUR)".replace("CUR", "[$€£¥₹]|USD|EUR|GBP|CHF|JPY|INR"),
+    "with gaps between digits": r"[+-]?\d{1,3}([ '\u00a0\u2009\u202f]\d{3})+([.,]\d+)?",
+    "in brackets": r"\(\d[\d.,]*\)",
+}
 NUMBER = r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*"
 MOSTLY_NUMBERS = 0.95  # of a text column's distinct values, and at least FEWEST_NUMBERS: the others are slips, not words
 FEWEST_NUMBERS = 20
+YEARS = (pd.Timestamp("1900-01-01"), pd.Timestamp("2200-01-01"))  # of an event
+YEAR = 366 * history.DAY
+FAR = 10  # times what nine of ten rows span: a time that lies farther from them is none
+UNIT_STEP = 300  # from which factor on neighbouring times are in two units, of which the next is 1000 times the first
+UNRIPE = 0.25  # share of the positives that were to be expected, below which labels are not all known yet
+FEWEST_EXPECTED = 20  # positives to be expected, below which their lack says nothing
+COPIES = 0.5  # of the rows, above which a table is not what it seems
+FEW_POSITIVES = 50  # in valid or test, below which an AUC says little
 
 
 @contextmanager
@@ -45,9 +65,41 @@ def check_names(columns: Sequence[str], config: Config) -> None:
     }
     for option, column in [*named.items(), *((option, column) for option, columns in several.items() for column in columns)]:
         if column is not None and column not in columns:
-            raise DataError(f"prepare.{option} names column {column!r}, which is not there; nearest: {nearest(column, columns)!r}.")
+            said = f"prepare.{option} names column {column!r}, which is not there; nearest: {nearest(column, columns)!r}."
+            raise DataError(said + headless(columns))
     if taken := [column for column in columns if column in RESERVED]:
         raise DataError(f"column {taken[0]!r} has a name that Surefoot uses itself ({', '.join(RESERVED)}). Rename it.")
+
+
+def headless(columns: Sequence[str]) -> str:
+    """Say so where names are numbers that no program counts columns by."""
+    numbers = [column for column in columns if re.fullmatch(NUMBER, column)]
+    if not numbers or {*numbers} <= {*map(str, range(len(columns)))}:
+        return ""
+    return f" Some names, such as {numbers[0]!r}, are numbers, as if the header were missing."
+
+
+def check_copies(table: Raw, split: str) -> str:
+    """Give a note where rows stand more than once; refuse when most do, unless there are few values that could stand together.
+
+    All columns count. Where rows have ids, there is no need to look: an id that stands twice is refused.
+    """
+    hashes, left = np.zeros(len(table), np.uint64), np.arange(len(table))
+    for frame in table.groups(table.names):
+        hashes[left] = hashes[left] * np.uint64(1_000_003) + pd.util.hash_pandas_object(frame.iloc[left], index=False).to_numpy()
+        left = left[pd.Series(hashes[left]).duplicated(keep=False).to_numpy()]
+        if not len(left):
+            return ""
+    copies = int(pd.Series(hashes[left]).duplicated().sum())
+    said = f"{copies} of {len(table)} rows are copies of earlier ones"
+    if copies > COPIES * len(table) and _possible(table) > FAR * len(table):
+        raise DataError(f"{said}, as if a file stood behind itself. Remove them, or name what tells rows apart in prepare.id.")
+    return said + ("; some may stand in train and in test" if split == "random" else "")
+
+
+def _possible(table: Raw) -> float:
+    """Give how many different rows the columns' values could make."""
+    return math.prod(float(max(1, count)) for frame in table.groups(table.names) for count in frame.nunique())
 
 
 def check_label(values: pd.Series, positive: Any) -> tuple[str, str, NDArray[np.int8]]:
@@ -55,7 +107,9 @@ def check_label(values: pd.Series, positive: Any) -> tuple[str, str, NDArray[np.
     counts = {spoken(value): int(count) for value, count in values.value_counts().items()}
     said = ", ".join(f"{value[:40]!r} in {count} rows" for value, count in list(counts.items())[:4])
     if missing := int(values.isna().sum()):
-        raise DataError(f"the label {values.name!r} is missing in {missing} of {len(values)} rows. Remove or complete them.")
+        first = int(values.index[int(values.isna().to_numpy().argmax())]) + 1
+        said = f"the label {values.name!r} is missing in {missing} of {len(values)} rows, the first in data row {first}"
+        raise DataError(f"{said}. Remove or complete them.")
     if len(counts) == 1:
         raise DataError(f"the label {values.name!r} is the same in all rows: {said}. There is nothing to learn.")
     if len(counts) > 2:
@@ -91,6 +145,15 @@ def check_ids(values: pd.Series) -> None:
         raise DataError(f"the id {values.name!r} is not unique: {twice} of {len(values)} rows repeat one, such as {spoken(first)[:40]!r}.")
 
 
+def check_entity(values: pd.Series) -> str:
+    """Someone acts; give a note where nobody does so twice."""
+    known, distinct = int(values.notna().sum()), values.nunique()
+    if not known:
+        said = f"the entity {values.name!r} is missing in all {len(values)} rows"
+        raise DataError(f"{said}. Name another column in prepare.entity, or set it to null.")
+    return f"the entity {values.name!r} has another value in each of {known} rows: nobody has a past" if distinct == known else ""
+
+
 def check_amounts(frame: pd.DataFrame, config: Config) -> None:
     """Amounts and days are numbers, which features count with."""
     for option, column in [("amount", config.amount), *(("start_days", column) for column in config.start_days)]:
@@ -116,15 +179,21 @@ def check_numbers(frame: pd.DataFrame) -> None:
     """No column of numbers is read as text for a few slips: its numbers would count as words."""
     for column in (column for column in frame if pd.api.types.is_string_dtype(frame[column])):
         distinct = pd.Series(frame[column].dropna().unique(), dtype="str")
-        slips = distinct[~distinct.str.fullmatch(NUMBER)]
-        if slips.empty or len(distinct) - len(slips) < max(FEWEST_NUMBERS, MOSTLY_NUMBERS * len(distinct)):
+        others = distinct[~distinct.str.fullmatch(NUMBER)]
+        odd = others[others.str.fullmatch("|".join(ODD.values()))]
+        slips = others.drop(odd.index)
+        if others.empty or len(distinct) - len(slips) < max(FEWEST_NUMBERS, MOSTLY_NUMBERS * len(distinct)):
             continue
-        wrong = frame[column].isin(slips).to_numpy()
+        how, found = "none", slips
+        if not odd.empty:
+            how = next(name for name, written in ODD.items() if re.fullmatch(written, odd.iloc[0]))
+            how, found = f"written {how}", odd[odd.str.fullmatch(ODD[how])]
+        wrong = frame[column].isin(found).to_numpy()
         row = int(frame.index[int(wrong.argmax())]) + 1
-        said = " and ".join(repr(value[:40]) for value in slips[:2])
+        said = " and ".join(repr(value[:40]) for value in found[:2])
         raise DataError(
-            f"column {column!r} holds numbers, but {wrong.sum()} values are none, such as {said}, the first in data row {row}. "
-            f"Correct or empty them, or name the column in prepare.drop."
+            f"column {column!r} holds numbers, but {wrong.sum()} values are {how}, such as {said}, the first in data row {row}. "
+            f"{'Correct or empty them' if odd.empty else 'Write them as 1234.5'}, or name the column in prepare.drop."
         )
 
 
@@ -141,10 +210,77 @@ def event_times(values: pd.Series) -> NDArray[Any]:
             found += f", such as {spoken(values.iloc[0])[:40]!r}"
         raise DataError(f"the event time {values.name!r}: {found}. Write them as 2024-01-31 23:59:59, or as numbers.")
     if not pd.api.types.is_datetime64_any_dtype(values):
-        return values.to_numpy("int64" if pd.api.types.is_integer_dtype(values) else "float64")
-    if values.min() < pd.Timestamp.min or values.max() > pd.Timestamp.max:
-        raise DataError(f"the event time {values.name!r} runs from {values.min()} to {values.max()}: not all of these can be.")
-    return values.to_numpy(dtype="datetime64[ns]").astype(np.int64)
+        numbers = values.to_numpy("int64" if pd.api.types.is_integer_dtype(values) else "float64")
+        _check_unit(values.name, numbers)
+        _check_near(values, numbers, 0)
+        return numbers
+    if values.min() < YEARS[0] or values.max() >= YEARS[1]:
+        said = f"the event time {values.name!r} runs from {values.min()} to {values.max()}: not all of these can be"
+        raise DataError(f"{said}. Correct or remove what lies outside of {YEARS[0].year} to {YEARS[1].year}.")
+    times = values.to_numpy(dtype="datetime64[ns]").astype(np.int64)
+    _check_near(values, times, YEAR)
+    return times
+
+
+def _check_near(values: pd.Series, times: NDArray[Any], least: float) -> None:
+    """Refuse times that are none, such as 1970 among 2024: they lie far from all others, and few do."""
+    low, high = np.quantile(times, [0.05, 0.95])
+    reach = max(FAR * (high - low), least)
+    wrong = (times < low - reach) | (times > high + reach)
+    if reach and wrong.any():
+        first, one, other = (values.iloc[np.abs(times - place).argmin()] for place in (times[wrong.argmax()], low, high))
+        raise DataError(
+            f"the event time {values.name!r}: {wrong.sum()} of {len(values)} rows lie far from the others, such as {first} "
+            f"in data row {values.index[int(wrong.argmax())] + 1}; most lie between {one} and {other}. Correct or remove them."
+        )
+
+
+def _check_unit(name: Any, times: NDArray[Any]) -> None:
+    """Refuse numbers that are seconds first and milliseconds later: between these no time is."""
+    ordered = np.sort(times[times > 0])
+    if len(ordered) < 2:
+        return
+    steps = ordered[1:] / ordered[:-1]
+    place = int(steps.argmax())
+    if steps[place] >= UNIT_STEP and 0.05 * len(times) <= place + 1 <= 0.95 * len(times):
+        said = f"the event time {name!r} jumps by a factor of {steps[place]:.0f}, from {ordered[place]} to {ordered[place + 1]}"
+        raise DataError(f"{said}: it is written in two units. Write it in one, and name that in prepare.time_unit.")
+
+
+def check_unit(values: pd.Series, unit: str) -> str:
+    """Give a note where the times, as numbers in their unit, span less than a day, or more than anybody keeps."""
+    if not pd.api.types.is_numeric_dtype(values):
+        return ""
+    days = float(values.max() - values.min()) * UNITS[unit] / history.DAY
+    if 1 <= days <= 50 * 365:
+        return ""
+    span = f"{days * 86_400:.6g} seconds" if days < 1 else f"{days / 365:.0f} years"
+    return f"the event time {values.name!r} spans {span} in all by prepare.time_unit ({unit!r}): is that its unit?"
+
+
+def check_ripe(config: Config, is_number: bool, times: NDArray[Any], y: NDArray[np.int8], part: NDArray[np.intp]) -> str:
+    """Give a note where the last rows' labels are not all known yet; refuse where they make up test."""
+    is_young = times > times.max() - config.label_delay_days * history.DAY / UNITS[config.time_unit if is_number else "ns"]
+    young, old = y[is_young], y[~is_young]
+    if not len(old) or old.mean() * len(young) < FEWEST_EXPECTED or young.sum() >= UNRIPE * old.mean() * len(young):
+        return ""
+    said = (
+        f"the last {config.label_delay_days:g} days hold {young.sum()} positives in {len(young)} rows, all before {old.sum()} in {len(old)}"
+    )
+    test = y[part == SPLITS.index("test")]
+    if len(test) and test.sum() < UNRIPE * old.mean() * len(test):
+        raise DataError(
+            f"{said}: their labels are not known yet (prepare.label_delay_days), and test has {test.sum()} positives in {len(test)} rows. "
+            "Leave these rows out, or wait for their labels; if all are known, say label_delay_days: 0."
+        )
+    return f"{said}: their labels may not be known yet (prepare.label_delay_days)"
+
+
+def few_positives(y: NDArray[np.int8], name: str) -> str:
+    """Give a note where there are so few positives that scores say little (half an interval of 95 % by Hanley and McNeil, of .9)."""
+    count = int(y.sum())
+    half = 1.96 * ((0.9 / 1.1 - 0.81) / max(count, 1)) ** 0.5
+    return f"{name} has {count} positives: an AUC of 0.9 is known to about ±{half:.2f} by them" if count < FEW_POSITIVES else ""
 
 
 def check_splits(labels: dict[str, NDArray[np.int8]], split: str, min_per_class: int) -> None:

@@ -1,7 +1,7 @@
 import re
 from typing import Any, ClassVar, Literal, get_args
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from stages.common.section import Section, result
 from stages.common.section import path as file  # path is an option of its own here
@@ -20,6 +20,11 @@ GENERATED: dict[str, dict[str, Any]] = {  # the roles of its columns, which are 
         "keys": {"client": ["card1", "addr1", "D1"], "card": ["card1"], "email": ["P_emaildomain", "addr1"]},
     },
 }
+
+
+def plain_name(name: str) -> str:
+    """Give a column's name without blanks around it, and with underscores for hyphens: Kaggle's id-01 is its other file's id_01."""
+    return name.strip().replace("-", "_")
 
 
 class Config(Section):
@@ -89,6 +94,14 @@ class Config(Section):
     )
     generated_rows: int = result(20_000, "rows of the generated table", ge=100, le=10_000_000)
     generated_seed: int = result(0, "seed of the generated table", ge=0)
+
+    @field_validator("label", "time", "id", "entity", "amount", "drop", "allow", "start_days", "keys")
+    @classmethod
+    def _as_read(cls, named: Any) -> Any:
+        """Name columns as they are read, however they are written."""
+        if isinstance(named, dict):
+            return {key: [*map(plain_name, columns)] for key, columns in named.items()}
+        return [*map(plain_name, named)] if isinstance(named, list) else named and plain_name(named)
 
     @model_validator(mode="before")
     @classmethod

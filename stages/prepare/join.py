@@ -3,6 +3,7 @@
 import pandas as pd
 
 from stages.common.errors import DataError
+from stages.features.features import spoken
 from stages.prepare.check import nearest
 from stages.prepare.raw import Raw
 
@@ -26,9 +27,11 @@ def join(table: Raw, other: Raw, key: str) -> tuple[Raw, str]:
     shared = [column for column in other.names if column in table.names and column != key]
     if shared := shared or [FOUND] * (FOUND in (*table.names, *other.names)):
         raise DataError(f"column {shared[0]!r} stands in the first table, too. Rename it.")
-    place = pd.Index(keys).get_indexer(pd.Index(table.columns([key])[key]))
+    mine = table.columns([key])[key]
+    place = pd.Index(keys).get_indexer(pd.Index(mine))
     if (found := int((place >= 0).sum())) == 0:
-        raise DataError(f"none of its {len(other)} rows has an id of the first table. Is it the file that belongs to it?")
+        said = f"none of its {len(other)} rows has an id of the first table, such as {spoken(mine.iloc[0])[:40]!r}"
+        raise DataError(f"{said}; its own are such as {spoken(keys.iloc[0])[:40]!r}. Give the file that belongs to it, ids written alike.")
     lost = len(other) - found
     note = f"{found} of {len(table)} rows were found in the second table" + (f"; {lost} of its rows belong to none" if lost else "")
     return table.beside(other, place, FOUND), note

@@ -24,7 +24,8 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
     table, notes = raw_table(config, run)
     with check.about(config.path or "the generated table"):
         check.check_names(table.names, config)
-        rows, fitted_roles = known_rows(config, table)
+        rows, fitted_roles, odd = known_rows(config, table)
+        notes += odd
         matrix = Matrix(run.folder / "matrix", len(table))
         own = run.source("features").read_text(encoding="utf-8") if config.features_file else ""
         built = build(config, fitted_roles, table, rows, matrix, run.progress, own)
@@ -57,12 +58,14 @@ def raw_table(config: Config, run: Run) -> tuple[Raw, list[str]]:
             table = read(
                 run.source("table"), run.folder / "table", delimiter=config.delimiter, expected_rows=config.expected_rows, as_text=keys
             )
+            notes += hyphens(table)
             run.confirm("table")
     if config.join_path and "joined" not in run.pinned.raw:
         notes.append("the second table, prepare.join_path, was not there: its columns are missing")
     elif config.join_path and config.id and config.id in table.names:  # where it is not, that is refused a moment later
         with check.about(config.join_path):
             other = read(run.source("joined"), run.folder / "joined", delimiter=config.delimiter, as_text=(config.id,))
+            notes += hyphens(other)
             run.confirm("joined")
             table, note = join(table, other, config.id)
             notes.append(note)
@@ -81,8 +84,14 @@ def generated(config: Config) -> tuple[Raw, list[str]]:
     return table, [note]
 
 
-def known_rows(config: Config, table: Raw) -> tuple[Rows, Roles]:
-    """Check the columns that have a role; give labels, times, who acts, each row's split, and what features are made of."""
+def hyphens(table: Raw) -> list[str]:
+    """Note whose names were written with hyphens."""
+    names = ", ".join(table.renamed[:3]) + (", …" if len(table.renamed) > 3 else "")
+    return [f"hyphens were read as underscores in {len(table.renamed)} names: {names}"] if table.renamed else []
+
+
+def known_rows(config: Config, table: Raw) -> tuple[Rows, Roles, list[str]]:
+    """Check the columns that have a role; give labels, times, who acts, each row's split, what features are made of, and notes."""
     keys = [raw for key in config.keys.values() for raw in key]
     asked = [config.label, config.time, config.entity, config.amount, *config.start_days, *keys]
     known = table.columns(list(dict.fromkeys(column for column in asked if column)))
@@ -90,13 +99,20 @@ def known_rows(config: Config, table: Raw) -> tuple[Rows, Roles]:
     positive, negative, y = check.check_label(known[config.label], config.positive)
     times = check.event_times(known[config.time]) if config.time else None
     entities = entity_names(known[config.entity]) if config.entity else None
+    odd = [check.check_entity(known[config.entity])] if config.entity else []
     if config.id:
         check.check_ids(table.columns([config.id])[config.id])
+    else:
+        odd.append(check.check_copies(table, config.split))
     part = split(config, times, entities, len(table))
+    if times is not None:
+        odd.append(check.check_unit(known[config.time], config.time_unit))
+        odd.append(check.check_ripe(config, pd.api.types.is_numeric_dtype(known[config.time]), times, y, part))
     labels = {name: y[part == number] for number, name in enumerate(SPLITS) if name != "calibration"}  # that may be small
     check.check_splits(labels, config.split, config.min_per_class)
     check.check_amounts(known, config)
-    return Rows(known, y, times, entities, part), roles(config, positive, negative)
+    odd += [check.few_positives(y[part == number], name) for number, name in enumerate(SPLITS) if name in ("valid", "test")]
+    return Rows(known, y, times, entities, part), roles(config, positive, negative), [note for note in odd if note]
 
 
 def roles(config: Config, positive: str, negative: str) -> Roles:

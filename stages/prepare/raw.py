@@ -19,6 +19,7 @@ class Raw:
     names: tuple[str, ...]
     row: NDArray[np.int64]  # number of each row in its file, from 0
     get: Callable[[Sequence[str]], pa.Table]
+    renamed: tuple[str, ...] = ()  # names with hyphens, which were read as underscores
 
     def __len__(self) -> int:
         return len(self.row)

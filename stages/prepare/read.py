@@ -19,15 +19,30 @@ import pyarrow.parquet
 import pyarrow.types as kinds
 
 from stages.common.errors import DataError
-from stages.prepare.config import MISSING
+from stages.prepare.check import headless
+from stages.prepare.config import MISSING, plain_name
 from stages.prepare.raw import Raw
 
 FOREIGN = {
     b"\x1f\x8b": "is compressed by gzip. Unpack it first: gunzip",
+    b"\xfd7zXZ": "is compressed by xz. Unpack it first: unxz",
+    b"\x28\xb5\x2f\xfd": "is compressed by zstd. Unpack it first: unzstd",
+    b"BZh91AY&SY": "is compressed by bzip2. Unpack it first: bunzip2",
     b"PK\x03\x04": "is a zip or an Excel file. Save the table as CSV or Parquet",
+    b"\xd0\xcf\x11\xe0": "is an old Excel file. Save the table as CSV or Parquet",
+    b"PARE": "is an encrypted Parquet file. Write it without encryption",
+    b"ARROW1": "is an Arrow file. Write it as Parquet",
+    b"SQLite format 3": "is a database of SQLite. Export the table as CSV or Parquet",
     b"\xff\xfe": "is UTF-16, not UTF-8. Convert it: iconv -f utf-16 -t utf-8",
     b"\xfe\xff": "is UTF-16, not UTF-8. Convert it: iconv -f utf-16 -t utf-8",
 }
+NO_TABLE = (  # how text begins that is no table, in lower case
+    (rb"\s*<(!doctype html|html|head|body)\b", "is a page of HTML, as a site answers that asks to sign in. Fetch the file itself"),
+    (rb"\s*<\?xml\b", "is XML. Save the table as CSV or Parquet"),
+    (rb"version \S+\n(ext-\S+ \S+\n)*oid sha256:", "is a pointer of Git LFS, not the file. Fetch it: git lfs pull"),
+    (rb'\s*(\[\s*)?\{\s*"', "is JSON. Save the table as CSV or Parquet"),
+)
+START = 512  # bytes by which a kind of file is told
 LONGEST_TEXT = 100_000  # characters; a longer value is a quote that is not closed, or no table
 LARGEST_BLOCK = 2**31 - 1  # bytes
 BLOCK = 1 << 23  # bytes of a CSV file that are parsed at a time: they stay in the processor's cache
@@ -64,7 +79,7 @@ def read(path: Path, folder: Path, *, delimiter: str = ",", expected_rows: int |
         columns = {name: column for spool in spools for name, column in spool.columns(asked).items()}
         return pa.table({name: columns[name] for name in asked})
 
-    return Raw(tuple(names), np.arange(rows), get)
+    return Raw(tuple(names), np.arange(rows), get, tuple(name.strip() for name in source.names if "-" in name))
 
 
 # --- blocks ---------------------------------------------------------------------------------------
@@ -147,7 +162,7 @@ def _kept(source: _Source, folder: Path, columns: Sequence[str], types: dict[str
         table = source.parse(piece, columns, types)
         path = folder / f"{number}.arrow"
         plain = [_narrow(_plain(column, name)) for name, column in zip(columns, table.columns, strict=True)]
-        block = pa.table(plain, names=_unblanked(columns))
+        block = pa.table(plain, names=_plain_names(columns))
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, block.schema) as writer:
             writer.write_table(block)
         return path, table, block.schema.types
@@ -240,8 +255,8 @@ def _file(path: Path, delimiter: str, expected_rows: int | None, as_text: tuple[
     if not path.is_file():
         raise DataError("is not a file. Name one CSV or Parquet file in prepare.path.")
     with path.open("rb") as file:
-        start = file.read(4)
-    return _parquet(path, as_text) if start == b"PAR1" else _csv(path, start, delimiter, expected_rows, as_text)
+        start = file.read(START)
+    return _parquet(path, as_text) if start.startswith(b"PAR1") else _csv(path, start, delimiter, expected_rows, as_text)
 
 
 def _folder(files: dict[Path, Path], delimiter: str, as_text: tuple[str, ...]) -> _Source:
@@ -336,7 +351,7 @@ def _parquet(path: Path, as_text: tuple[str, ...]) -> _Source:
             raise damaged(error) from error
 
     def parse(piece: pa.Table, columns: Sequence[str], types: dict[str, pa.DataType]) -> pa.Table:
-        forced = {**{name: pa.string() for name in columns if name.strip() in as_text}, **types}
+        forced = {**{name: pa.string() for name in columns if plain_name(name) in as_text}, **types}
         return pa.table([_as_in_csv(piece[name], forced.get(name)) for name in columns], names=[*columns])
 
     return _Source([schema.names[number] for number in shown], pieces, parse, lambda said, _: said)
@@ -363,9 +378,7 @@ def _as_in_csv(column: pa.ChunkedArray, forced: pa.DataType | None) -> pa.Chunke
 
 
 def _csv(path: Path, start: bytes, delimiter: str, expected_rows: int | None, as_text: tuple[str, ...]) -> _Source:
-    for magic, problem in FOREIGN.items():
-        if start.startswith(magic):
-            raise DataError(f"{problem}.")
+    _check_kind(start)
     parsing = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
 
     def pieces() -> Iterator[tuple[bytes, bool]]:
@@ -379,16 +392,27 @@ def _csv(path: Path, start: bytes, delimiter: str, expected_rows: int | None, as
         return f"is not a CSV file with {delimiter!r} between its fields ({told}). Repair it."
 
     try:
-        names = _parsed(next(pieces())[0], None, parsing, {}).column_names
+        first, _ = next(pieces(), (b"", True))
+        if not first.strip():
+            raise DataError("holds nothing but empty lines.")
+        names = _parsed(first, None, parsing, {}).column_names
     except pa.ArrowInvalid as error:
         raise DataError(row(str(error), 0)) from error
-    keys = {name: pa.string() for name in names if name.strip() in as_text}
+    keys = {name: pa.string() for name in names if plain_name(name) in as_text}
 
     def parse(piece: tuple[bytes, bool], columns: Sequence[str], types: dict[str, pa.DataType]) -> pa.Table:
         text, has_header = piece
         return _parsed(text, None if has_header else names, parsing, keys | types).select([*columns])
 
     return _Source(names, pieces, parse, row)
+
+
+def _check_kind(start: bytes) -> None:
+    """Refuse by its first bytes what is no CSV file."""
+    text = start.removeprefix(codecs.BOM_UTF8).lower()
+    found = [problem for magic, problem in FOREIGN.items() if start.startswith(magic)]
+    if found := found or [problem for begin, problem in NO_TABLE if re.match(begin, text)]:
+        raise DataError(f"{found[0]}.")
 
 
 def _parsed(text: Any, names: list[str] | None, parse: pa.csv.ParseOptions, types: dict[str, pa.DataType]) -> pa.Table:
@@ -402,14 +426,15 @@ def _parsed(text: Any, names: list[str] | None, parse: pa.csv.ParseOptions, type
 def _pieces(path: Path, delimiter: str, *, may_lack_newline: bool) -> Iterator[bytes]:
     """Cut a CSV file where rows end.
 
-    What Arrow would read in silence is refused: bytes that are no UTF-8, NULs, a quote that is not closed, a cut last row.
+    What Arrow would read in silence is refused: bytes that are no UTF-8, NULs, a quote that is not closed, a cut last row,
+    a second file behind the first.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     # Some tables hold quotes amid a value, which open nothing: from there on, no one can tell where a row ends but the parser.
     stray = re.compile(rb'[^\r\n"' + re.escape(delimiter.encode()) + rb']"[^\r\n"' + re.escape(delimiter.encode()) + rb"]")
-    lines = quotes = 0
+    lines = quotes = given = 0
     is_whole = False
-    rest, last = b"", b""
+    rest, last, header = b"", b"", b""
     with path.open("rb") as file:
         while chunk := file.read(BLOCK):
             _check_bytes(chunk, decoder, lines)
@@ -420,8 +445,11 @@ def _pieces(path: Path, delimiter: str, *, may_lack_newline: bool) -> Iterator[b
             rest += chunk
             if is_whole or (cut := _row_end(rest, quotes)) == 0:
                 continue
-            yield rest[:cut]
-            rest = rest[cut:]
+            piece, rest = rest[:cut], rest[cut:]
+            header = header or piece[: piece.index(b"\n") + 1]
+            _check_one_file(piece, header, delimiter, given)
+            yield piece
+            given = lines - rest.count(b"\n")
     if not last:
         raise DataError("is empty.")
     if last not in b"\r\n" and not may_lack_newline:
@@ -430,6 +458,7 @@ def _pieces(path: Path, delimiter: str, *, may_lack_newline: bool) -> Iterator[b
     if quotes % 2:
         raise DataError(f"has {quotes} double quotes, an odd number: a quoted value is not closed, and would swallow rows.")
     if rest.strip():
+        _check_one_file(rest, header or rest[: rest.find(b"\n") + 1], delimiter, given)
         yield rest
 
 
@@ -455,17 +484,33 @@ def _check_bytes(chunk: bytes, decoder: Any, lines: int) -> None:
         raise DataError(f"line {line} has a NUL byte: the file is damaged, or not UTF-8 text.")
 
 
+def _check_one_file(text: bytes, header: bytes, delimiter: str, before: int) -> None:
+    """Refuse a second file behind the first, by its header or its byte order mark; ``before`` is how many lines came before."""
+    header = header.removeprefix(codecs.BOM_UTF8)
+    found = {codecs.BOM_UTF8: "begins with a byte order mark"} if codecs.BOM_UTF8[:1] in text else {}  # one byte is found at once
+    if delimiter.encode() in header and header.count(b'"') % 2 == 0:  # an odd quote may open a name of several lines
+        found[header] = "is the header again"
+    for mark, problem in found.items():
+        is_first = before > 0 and text.startswith(mark)
+        if is_first or b"\n" + mark in text:
+            line = before + 1 if is_first else before + text.count(b"\n", 0, text.index(b"\n" + mark)) + 2
+            raise DataError(f"line {line} {problem}, as if a second file stood behind the first. Remove what is too much.")
+
+
 def _names(columns: list[str], delimiter: str) -> list[str]:
-    """Names without the blanks around them, which nobody sees; each there, and once."""
-    columns = _unblanked(columns)
+    """Names without the blanks around them, which nobody sees, and with underscores for hyphens; each there, and once."""
+    written, columns = [column.strip() for column in columns], _plain_names(columns)
     if len(columns) == 1 and (other := next((mark for mark in ",;\t|" if mark != delimiter and mark in columns[0]), None)):
         raise DataError(f"has one column by the delimiter {delimiter!r}; its header holds {other!r}. Set prepare.delimiter.")
     if "" in columns:
         raise DataError(f"column {columns.index('') + 1} has no name (pandas writes its index so: index=False). Name or remove it.")
     if twice := sorted({column for column in columns if columns.count(column) > 1}):
-        raise DataError(f"has {columns.count(twice[0])} columns of the name {twice[0]!r}. Rename them.")
+        spellings = sorted({name for name in written if plain_name(name) == twice[0]}, key=written.index)
+        if len(spellings) > 1:
+            raise DataError(f"has the columns {spellings[0]!r} and {spellings[1]!r}, which are read as one name. Rename one.")
+        raise DataError(f"has {columns.count(twice[0])} columns of the name {twice[0]!r}. Rename them.{headless(columns)}")
     return columns
 
 
-def _unblanked(columns: Sequence[str]) -> list[str]:
-    return [column.strip() for column in columns]
+def _plain_names(columns: Sequence[str]) -> list[str]:
+    return [plain_name(column) for column in columns]

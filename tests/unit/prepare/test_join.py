@@ -37,7 +37,10 @@ def test_each_row_finds_its_own() -> None:
         (SECOND.assign(id=SECOND["id"].mask(SECOND["id"] == "3")), "the id 'id' is missing in 1 of 3 rows."),
         (SECOND.assign(x=0), "column 'x' stands in the first table, too. Rename it."),
         (SECOND.assign(joined=0), "column 'joined' stands in the first table, too. Rename it."),
-        (SECOND.assign(id=["7", "8", "9"]), "none of its 3 rows has an id of the first table. Is it the file that belongs to it?"),
+        (
+            SECOND.assign(id=["7", "8", "9"]),
+            "none of its 3 rows has an id of the first table, such as '3'; its own are such as '7'. Give the file that belongs to it,",
+        ),
     ],
 )
 def test_a_second_table_that_does_not_fit_is_refused(second: pd.DataFrame, line: str) -> None:

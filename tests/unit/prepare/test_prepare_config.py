@@ -22,6 +22,13 @@ def test_a_file_is_a_raw_file_by_its_place() -> None:
     assert "path" not in Config.result_fields()
 
 
+def test_columns_are_named_as_they_are_read() -> None:
+    roles = {"label": "is-bad", "time": "tx-date ", "drop": ["a-b", "c"], "keys": {"client": ["card-1", "D1"]}}
+    config = Config(**{**FILE, **roles})
+
+    assert (config.label, config.time, config.drop, config.keys) == ("is_bad", "tx_date", ["a_b", "c"], {"client": ["card_1", "D1"]})
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [

@@ -226,6 +226,22 @@ def test_the_row_names_of_pandas_are_no_column(tmp_path: Path) -> None:
         (b"a,b\n1,2\n3,\x00\n", "line 3 has a NUL byte"),
         (b"\x1f\x8b\x08\x00more", "is compressed by gzip"),
         (b"PK\x03\x04more", "is a zip or an Excel file"),
+        (b"\xfd7zXZ\x00more", "is compressed by xz"),
+        (b"\x28\xb5\x2f\xfdmore", "is compressed by zstd"),
+        (b"BZh91AY&SYmore", "is compressed by bzip2"),
+        (b"\xd0\xcf\x11\xe0more", "is an old Excel file"),
+        (b"PAREmore", "is an encrypted Parquet file"),
+        (b"ARROW1more", "is an Arrow file"),
+        (b"SQLite format 3\x00", "is a database of SQLite"),
+        (b"\xef\xbb\xbf\n <HTML lang=en>\n", "is a page of HTML"),
+        (b'<?xml version="1.0"?>\n<rows/>\n', "is XML"),
+        (b"version https://x/spec/v1\next-0-x sha256:1\noid sha256:4d\nsize 3\n", "is a pointer of Git LFS"),
+        (b'[\n {"a": 1, "b": 2}]\n', "is JSON"),
+        (b"\n\r\n\n", "holds nothing but empty lines"),
+        (b"\r\r", "holds nothing but empty lines"),
+        (b"a,b,1,1\n1,2,3,4\n", "has 2 columns of the name '1'. Rename them."),
+        (b"39,no,7,no\n1,2,3,4\n", "has 2 columns of the name 'no'. Rename them. Some names, such as '39', are numbers, as if"),
+        (b"id-01,b,id_01\n1,2,3\n", "has the columns 'id-01' and 'id_01', which are read as one name. Rename one."),
         (b"a,b\n1," + b"x" * 200_000 + b"\n", "column 'b' has a value of 200000 characters"),
         (b"PAR1", "is a damaged Parquet file"),
     ],
@@ -236,6 +252,35 @@ def test_what_is_wrong_is_named(written: Any, content: bytes, line: str) -> None
 
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("block", [1, 16, 1 << 20])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "byte order mark"])
+def test_a_second_file_behind_the_first_is_told_by_its_line(written: Any, monkeypatch: pytest.MonkeyPatch, block: int, mark: bytes) -> None:
+    monkeypatch.setattr(module, "BLOCK", block)
+    one = mark + b'"a",b\r\n' + b"x,y\r\n" * 9
+    problem = "begins with a byte order mark" if mark else "is the header again"
+
+    with pytest.raises(DataError, match=f"line 11 {problem}, as if a second file stood behind the first. Remove what is too much."):
+        read(written(one + one))
+
+
+def test_a_value_may_be_the_name_of_its_column(written: Any) -> None:
+    assert read(written(b"a\na\nb\n"))["a"].tolist() == ["a", "b"]
+    assert read(written(b'"a","b"\na,b\n'))["b"].tolist() == ["b"]
+
+
+def test_hyphens_in_names_are_read_as_underscores(written: Any, tmp_path: Path) -> None:
+    """Keys are kept as text under either spelling, in Parquet, too."""
+    csv = written(b"id-01, a-b ,c_d\n007,1,2\n")
+    parquet = tmp_path / "other"
+    pd.DataFrame({"id-01": ["007"], "a-b": [1], "c_d": [2]}).to_parquet(parquet)
+
+    for path in (csv, parquet):
+        with tempfile.TemporaryDirectory() as folder:
+            table = module.read(path, Path(folder), as_text=("id_01",))
+            assert (table.names, table.renamed) == (("id_01", "a_b", "c_d"), ("id-01", "a-b"))
+            assert table.columns(table.names).iloc[0].tolist() == ["007", 1, 2]
 
 
 def test_a_far_line_is_counted_over_all_blocks(written: Any) -> None:

@@ -165,6 +165,12 @@ def test_keys_are_told_apart_as_they_are_written(tmp_path: Path) -> None:
     assert guessed(path, id="id")["id"] == "id"
 
 
+def test_hyphens_are_read_as_underscores(table: Any) -> None:
+    found = guessed(table({"card-id": [1, 2, 3, 4] * 25, "is-bad": [0, 1] * 50, "a-b": range(100)}), label="is-bad", drop=("a-b",))
+
+    assert (found["label"], found["drop"]) == ("is_bad", ["a_b"])
+
+
 def test_text_times_in_parquet_are_the_time_as_in_csv(table: Any, tmp_path: Path) -> None:
     frame = pd.DataFrame({"when": pd.date_range("2024-01-01", periods=100).astype("str"), "n": [1, 2] * 50, "y": [0, 1] * 50})
     frame.to_parquet(tmp_path / "my.parquet")
