@@ -10,6 +10,7 @@ from stages.common.errors import DataError
 from stages.prepare import check
 from stages.prepare.config import Config
 from stages.prepare.raw import in_memory
+from stages.prepare.split import SPLITS
 
 DAY = 86_400 * 10**9  # ns
 NAMES = ["amount", "colonne 7"]  # which play no part
@@ -168,7 +169,7 @@ def ripe(y: np.ndarray[Any, Any], *, unit: str = "", test: slice | None = None, 
     config = Config(label_delay_days=20, **({"time_unit": unit} if unit else {}), **options)
     times = np.arange(2_400) * ({"": DAY, "s": 86_400, "day": 1}[unit] / 24)
     part = np.zeros(2_400, dtype=np.intp)
-    part[test or slice(-240, None)] = 2
+    part[test or slice(-240, None)] = SPLITS.index("test")
     return check.check_ripe(config, bool(unit), times, y.astype(np.int8), part)
 
 
