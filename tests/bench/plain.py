@@ -1,9 +1,8 @@
-"""The same work as `surefoot run configs/example.yaml`, as a plain script: no store, no processes, no checks.
+"""The same work as `surefoot run configs/ieee-cis.yaml`, as a plain script: no store, no processes, no checks.
 
-python tests/bench/plain.py TRIALS.json
+python tests/bench/plain.py FOLDER TRIALS.json
 """
 
-import itertools
 import json
 import os
 import sys
@@ -11,24 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xgboost
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from stages.prepare import generate
+from tests.bench import plain_prepare
 
 
-def main(trials: list[dict[str, Any]]) -> None:
+def main(folder: Path, trials: list[dict[str, Any]]) -> None:
     """Fit the trials that a run recorded, round for round, then the final models, and score."""
-    table = generate.table(20_000, 0)
-    time = pd.to_datetime(table["time"])
-    table["hour"], table["weekday"] = time.dt.hour, time.dt.weekday
-    label = table.pop("is_fraud").to_numpy()
-    table = table.drop(columns=["time", "transaction", "customer"])
-    for name in table.columns[table.dtypes.map(pd.api.types.is_string_dtype)]:
-        table[name] = table[name].astype("category")
-    cuts = [0, int(0.7 * len(table)), int(0.9 * len(table)), len(table)]
-    parts = [(table.iloc[a:b], label[a:b]) for a, b in itertools.pairwise(cuts)]
+    table, part = plain_prepare.whole(folder)
+    label = table.pop("isFraud").to_numpy()
+    table = table.drop(columns="TransactionDT")
+    parts = [(table[part == number], label[part == number]) for number in range(3)]
     train = xgboost.QuantileDMatrix(*parts[0], enable_categorical=True)
     valid = xgboost.QuantileDMatrix(*parts[1], ref=train, enable_categorical=True)
     best: tuple[float, dict[str, Any], int] = (-1.0, {}, 0)
@@ -55,4 +48,4 @@ def fit(params: dict[str, Any], train: Any, rounds: int, valid: Any = None, labe
 
 
 if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_bytes()))
+    main(Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_bytes()))

@@ -19,18 +19,23 @@ MOST = 256  # values of a category
 
 def main(folder: Path, out: Path) -> None:
     """Read, join, make features, write three splits."""
+    table, part = whole(folder)
+    for number, name in enumerate(("train", "valid", "test")):
+        table[part == number].to_parquet(out / f"{name}.parquet", compression="zstd")
+    sys.stdout.write(f"{table.shape}\n")
+
+
+def whole(folder: Path) -> tuple[pd.DataFrame, Any]:
+    """Read, join and make features; give the table with its label and time, and each row's split."""
     table = pd.read_csv(folder / "train_transaction.csv")
     other = pd.read_csv(folder / "train_identity.csv")
     table = table.merge(other, on="TransactionID", how="left", indicator="joined")
     table["joined"] = (table["joined"] == "both").astype("float32")
     part = np.searchsorted(np.quantile(table["TransactionDT"], [0.7, 0.8]), table["TransactionDT"])
-    made = pd.DataFrame(rows(table, part == 0) | whole(table, part == 0)).astype("float32")
+    made = pd.DataFrame(rows(table, part == 0) | together(table, part == 0)).astype("float32")
     beside = table[["isFraud", "TransactionDT"]]
     table = typed(table.drop(columns=["TransactionID", "isFraud", "TransactionDT"]), part == 0)
-    table = pd.concat([table, made, beside], axis=1)
-    for number, name in enumerate(("train", "valid", "test")):
-        table[part == number].to_parquet(out / f"{name}.parquet", compression="zstd")
-    sys.stdout.write(f"{table.shape}\n")
+    return pd.concat([table, made, beside], axis=1), part
 
 
 def rows(table: pd.DataFrame, train: Any) -> dict[str, Any]:
@@ -45,7 +50,7 @@ def rows(table: pd.DataFrame, train: Any) -> dict[str, Any]:
     return made
 
 
-def whole(table: pd.DataFrame, train: Any) -> dict[str, Any]:
+def together(table: pd.DataFrame, train: Any) -> dict[str, Any]:
     """Give what is missing together, and what each entity did before."""
     made: dict[Any, Any] = {}
     patterns: dict[bytes, list[str]] = {}

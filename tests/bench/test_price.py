@@ -1,4 +1,7 @@
-"""What the store, the processes and the checks cost beside a plain script of the same fits. Printed, never a limit."""
+"""What the store, the processes, the checks and the judging cost beside a plain script of the same fits. Printed, never a limit.
+
+SUREFOOT_BENCH_ROWS and SUREFOOT_BENCH_TRIALS say how large; at full size (590540 rows, 20 trials) a pair takes hours on two cores.
+"""
 
 import json
 import os
@@ -11,34 +14,40 @@ from pathlib import Path
 import pytest
 
 from stages.common import recipe
+from stages.prepare import ieee_cis
 
+ROWS, TRIALS = (int(os.environ.get(f"SUREFOOT_BENCH_{name}", default)) for name, default in (("ROWS", "20000"), ("TRIALS", "20")))
 PAIRS = 3
 
 
-def _seconds(command: list[str]) -> float:
+def _run(*command: str) -> tuple[float, str]:
     started = time.monotonic()
     environment = {**os.environ, "PYTHONPATH": str(recipe.ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
-    subprocess.run([sys.executable, *command], cwd=recipe.ROOT, check=True, capture_output=True, env=environment)
-    return time.monotonic() - started
+    done = subprocess.run([sys.executable, *command], cwd=recipe.ROOT, check=True, capture_output=True, text=True, env=environment)
+    return time.monotonic() - started, done.stdout
 
 
 @pytest.mark.bench
 def test_price_of_a_whole_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Interleaved pairs of `surefoot run` and the plain script; both must end well."""
-    whole, until_train, plain = [], [], []
+    ieee_cis.write(ROWS, 0, tmp_path)
+    paths = [f"prepare.path={tmp_path / 'train_transaction.csv'}", f"prepare.join_path={tmp_path / 'train_identity.csv'}"]
+    options = [*paths, f"search.n_trials={TRIALS}", "search.rounds=300", "train.rounds=300", "prepare.min_per_class=5"]
+    sets = [word for option in options for word in ("--set", option)]
+    whole, plain = [], []
+    steps: dict[str, list[float]] = {}
     for pair in range(PAIRS):
-        store = tmp_path / str(pair)
-        whole.append(_seconds(["-m", "workflows.cli", "run", "configs/example.yaml", "--store", str(store)]))
-        listed = subprocess.run(
-            [sys.executable, "-m", "workflows.cli", "ls", "--json", "--store", str(store)], cwd=recipe.ROOT, check=True, capture_output=True
-        )
-        manifests = {one["step"]: one for one in json.loads(listed.stdout)}
-        until_train.append(whole[-1] - sum(manifests[step]["measured"]["seconds"] for step in ("evaluate", "validate", "deploy")))
+        store = tmp_path / f"store-{pair}"
+        seconds, answer = _run("-m", "workflows.cli", "run", "configs/ieee-cis.yaml", "--json", "--store", str(store), *sets)
+        whole.append(seconds)
+        for step in json.loads(answer)["steps"]:
+            steps.setdefault(step["step"], []).append(step["seconds"])
+        manifests = {one["step"]: one for one in json.loads(_run("-m", "workflows.cli", "ls", "--json", "--store", str(store))[1])}
         trials = store / "blobs" / manifests["search-collect"]["files"]["trials.json"]["sha256"]
-        plain.append(_seconds(["tests/bench/plain.py", str(trials)]))
+        plain.append(_run("tests/bench/plain.py", str(tmp_path), str(trials))[0])
     ratios = sorted(a / b for a, b in zip(whole, plain, strict=True))
-    early = sorted(a / b for a, b in zip(until_train, plain, strict=True))
     with capsys.disabled():
-        sys.stdout.write(f"\nsurefoot run / plain script: median {statistics.median(ratios):.2f} of {[round(r, 2) for r in ratios]}; ")
-        sys.stdout.write(f"without judging: {statistics.median(early):.2f}; seconds {whole} beside {plain}\n")
+        sys.stdout.write(f"\nsurefoot run / plain script, {ROWS:,} rows, {TRIALS} trials: median {statistics.median(ratios):.2f} of ")
+        sys.stdout.write(f"{[round(r, 2) for r in ratios]}; {[round(s) for s in whole]} s beside {[round(s) for s in plain]} s\n")
+        sys.stdout.write("".join(f"  {name:24} {statistics.median(each):7.1f} s\n" for name, each in steps.items()))
     assert len(ratios) == PAIRS
