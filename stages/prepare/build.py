@@ -17,8 +17,6 @@ from stages.prepare.matrix import Matrix, Place
 from stages.prepare.raw import Raw
 from stages.prepare.read import in_order
 
-TIME_ROWS = 20_000  # by which to tell whether a column is the time again
-
 
 @dataclass(frozen=True)
 class Rows:
@@ -49,8 +47,14 @@ def build(
     places: list[Place] = []
     again: list[str] = []
 
-    few = np.sort(np.random.default_rng(0).permutation(np.flatnonzero(rows.part == 0))[: select.ROWS])
+    rng = np.random.default_rng(0)
+    mixed, times = rng.permutation(np.flatnonzero(rows.part == 0)), np.sort(rng.permutation(len(table))[: leaks.TIME_ROWS])
+    few, judged = np.sort(mixed[: select.ROWS]), np.sort(mixed[: leaks.ROWS])
     ranked: dict[str, NDArray[np.float32]] = {}
+
+    def check_leaks(features: Features, frame: pd.DataFrame, values: pd.DataFrame) -> None:
+        leaks.check_columns(values.iloc[judged], rows.y[judged], config.max_column_auc, config.allow, features)
+        leaks.check_future(features, frame, values, rows.times)
 
     def work(frame: pd.DataFrame) -> tuple[list[Found], list[Place], list[str]]:
         looked = feature.look(frame.iloc[train], roles, config.max_categories)
@@ -58,16 +62,17 @@ def build(
         check.check_numbers(frame[[one.raw for one in looked if not feature.role(one.raw, roles)]])
         plain = Features(tuple(one.column for one in looked if one.column), (), roles)
         values = feature.apply(plain, frame)
-        _check(config, plain, frame, values, rows)
+        check_leaks(plain, frame, values)
+        is_time = leaks.times_again(values.iloc[times], rows.times[times], plain) if rows.times is not None else []
         columns = {column.raw: feature.describe(column, values[column.name].iloc[train]) for column in plain.columns}
         if config.max_correlation < 1:
             ranked.update(select.ranks(values.iloc[few], looked))
-        return [replace(one, column=columns.get(one.raw)) for one in looked], matrix.add(values), _again(plain, values, rows)
+        return [replace(one, column=columns.get(one.raw)) for one in looked], matrix.add(values), is_time
 
-    for some, here, times in in_order(work, table.groups(table.names)):
+    for some, here, is_time in in_order(work, table.groups(table.names)):
         found += some
         places += here
-        again += times
+        again += is_time
         progress(len(found), len(table.names))
     if gone := select.repeated(found, ranked, config.max_correlation):
         places = [place for one, place in zip((one for one in found if one.column), places, strict=True) if one.raw not in gone]
@@ -80,7 +85,7 @@ def build(
         narrow = replace(named, columns=tuple(replace(one, sources=one.sources[:1]) if one.of == "missing" else one for one in some))
         frame = _sources(narrow, table, rows.known)
         values = feature.apply(narrow, frame)
-        _check(config, narrow, frame, values, rows)
+        check_leaks(narrow, frame, values)
         described = [feature.describe(one, values[one.name].iloc[train]) for one in some]
         kept = [one for one in described if feature.is_telling(one)]
         return kept, matrix.add(values[[one.name for one in kept]])
@@ -102,18 +107,3 @@ def _train(part: NDArray[np.intp]) -> slice | NDArray[np.intp]:
 def _sources(features: Features, table: Raw, known: pd.DataFrame) -> pd.DataFrame:
     names = list(dict.fromkeys(raw for column in features.columns for raw in column.sources))
     return known if set(names) <= set(known.columns) else table.columns(names)
-
-
-def _check(config: Config, features: Features, frame: pd.DataFrame, values: pd.DataFrame, rows: Rows) -> None:
-    """Refuse columns that tell the label alone, or see the future."""
-    train = np.flatnonzero(rows.part == 0)
-    chosen = np.random.default_rng(0).permutation(train)[: leaks.ROWS]
-    leaks.check_columns(values.iloc[chosen], rows.y[chosen], config.max_column_auc, config.allow, features)
-    leaks.check_future(features, frame, values, rows.times)
-
-
-def _again(features: Features, values: pd.DataFrame, rows: Rows) -> list[str]:
-    if rows.times is None:
-        return []
-    chosen = np.random.default_rng(0).permutation(len(values))[:TIME_ROWS]
-    return leaks.times_again(values.iloc[chosen], rows.times[chosen], features)
