@@ -15,6 +15,8 @@ from stages.common.config import Config
 from stages.common.errors import MissingInput, UsageError
 from stages.common.store import Store, open_store
 
+FEWEST = 100  # rows of a generated table
+
 
 def main(argv: list[str] | None = None) -> None:
     """Run one command and exit with the code that says how it ended."""
@@ -104,6 +106,8 @@ def generate(asked: argparse.Namespace) -> int:
     """Write a made-up table of the shape of IEEE-CIS, as Kaggle's two files."""
     from stages.prepare import ieee_cis
 
+    if asked.rows < FEWEST:
+        raise UsageError(f"--rows {asked.rows}: give at least {FEWEST}.")
     ieee_cis.write(asked.rows, asked.seed, asked.out)
     transaction, identity = (asked.out / f"train_{name}.csv" for name in ("transaction", "identity"))
     _say(f"wrote {transaction} and {identity}; next:")
@@ -255,6 +259,9 @@ def report(asked: argparse.Namespace) -> int:
 
     resolved, store = _open(asked)
     addresses, beside = Addresses(step.pin(resolved, store), store), asked.out.with_suffix(".json")
+    if beside == asked.out:
+        raise UsageError("--out names the page, an HTML file; its numbers are written beside it, as .json.")
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
     beside.write_bytes(reports.numbers(addresses))
     asked.out.write_text(reports.draw(addresses), encoding="utf-8")
     _say(f"{asked.out} (its numbers: {beside})")

@@ -21,6 +21,7 @@ from stages.common.store import Unreadable
 from stages.evaluate import certainty
 from stages.evaluate.calibration import Scored
 from stages.evaluate.config import Config
+from stages.evaluate.threshold import A_DATE
 from stages.families import metrics
 from stages.features import features as feature
 from stages.features.features import Column, Features, Roles
@@ -62,6 +63,8 @@ def _compared(config: Config, champion: Champion, features: Features, test: Scor
         raise _Unsure("the champion answers another question: its label is another one")
     if until is None or test.table.time is None or (roles.time, roles.time_unit) != (mine.time, mine.time_unit):
         raise _Unsure("without the same event time in both, nobody knows which rows the champion has not seen")
+    if (abs(until) > A_DATE) != (float(np.abs(test.table.time).max(initial=0)) > A_DATE):
+        raise _Unsure("the champion's event times were numbers and this table's are dates, or the other way round")
     is_later = test.table.time > until
     rows = replace(
         test.table,
@@ -172,6 +175,8 @@ def _again(their: Column, theirs: Features, ours: Features, made: pd.DataFrame) 
         if their.of == "missing" or not {value for value, _ in their.counts} <= {*raw.categories}:
             return None
         values = values.astype("str")
+    elif their.of == "frequency" and {value for value, _ in their.counts} & {"true", "false"}:
+        return None  # counted as truth values, which are 1 and 0 here
     elif their.of == "frequency" and not ((values.dropna() % 1 == 0) & (values.dropna().abs() < EXACT)).all():
         return None
     frame = pd.DataFrame(dict.fromkeys(their.sources, values))

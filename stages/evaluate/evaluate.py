@@ -78,7 +78,7 @@ def evaluate(config: Config, run: Run) -> dict[str, Any]:
         "suspicious": suspicious,
         "leaks": meter.measure(fits, train, valid, test, split),
         "calibration": calibration.calibrate(scored["calibration"], scored["test"]),
-        "threshold": threshold.decide(config, features, scored, split),
+        "threshold": threshold.decide(config, features, scored, train, split),
         "champion": champion.compare(config, run, features, scored["test"], metric),
         "outside": outside.judge(config, run, scored, metric),
         **explain.explain(best.family, best.model, best.settings["rounds"], scored["test"], config.seed),

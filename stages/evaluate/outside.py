@@ -44,9 +44,9 @@ def read(path: Path, place: str) -> pd.Series:
 
     """
     try:
-        table = pd.read_csv(path)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{place}: not a CSV file that can be read ({str(error).splitlines()[0][:80]}).") from error
+        table = pd.read_csv(path, index_col=False, compression=None)
+    except (ValueError, OSError) as error:
+        raise DataError(f"{place}: not a CSV file that can be read ({(str(error).splitlines() or [''])[0][:80]}).") from error
     if list(table.columns) != COLUMNS:
         raise DataError(f"{place}: give it the columns row and score; found: {', '.join(map(str, table.columns[:10]))}.")
     if not all(pd.api.types.is_numeric_dtype(table[name]) for name in COLUMNS) or not np.isfinite(table.to_numpy("float64")).all():

@@ -16,12 +16,12 @@ DAY = UNITS["day"]
 A_DATE = 10**16  # event times beyond it are nanoseconds since 1970; below, the table's own numbers
 
 
-def decide(config: Config, features: Features, scored: dict[str, Scored], split: str) -> dict[str, Any]:
+def decide(config: Config, features: Features, scored: dict[str, Scored], train: Table, split: str) -> dict[str, Any]:
     """Choose the threshold on the calibration part, or on valid where that is too small, and tell what it does on test."""
     kept, test = scored["calibration"], scored["test"]
     part = "calibration" if kept.is_enough else "valid"
     chosen_on = scored[part]
-    tables = [one.table for one in scored.values()]
+    tables = [train, *(one.table for one in scored.values())]
     threshold = _choose(config, features, chosen_on, _rows_per_day(chosen_on.table, tables, split, features))
     alarmed = _alarmed(test, threshold)
     alerts, hits = int(alarmed.sum()), int(test.table.y[alarmed].sum())

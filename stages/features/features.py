@@ -369,7 +369,7 @@ class _Context:
         """Make one column for the rows of the frame."""
         raw = self.frame[column.raw]
         if column.dtype == "category":
-            codes = pd.Index(column.categories, dtype="str").get_indexer(pd.Index(raw.astype("str")))
+            codes = pd.Index(column.categories, dtype="str").get_indexer(pd.Index(_spoken(raw)))
             return pd.Series(pd.Categorical.from_codes(codes, dtype=column.pandas_type()), index=raw.index)
         if column.key == OWN:
             made: Any = self._own(column)[column.of.removeprefix("own:")][-len(raw) :]
@@ -380,7 +380,7 @@ class _Context:
         elif column.of == "cents":
             made = (raw.astype("float64") * 1000).round() % 1000
         elif column.of == "start_day":
-            made = self.start_day(self.frame, column.raw)
+            made = _start_day(self.frame, self.roles, column.raw)
         elif column.of == "missing":
             made = raw.isna()
         elif column.of == "frequency":
@@ -389,18 +389,11 @@ class _Context:
             made = raw
         return pd.Series(made, index=raw.index).astype(column.pandas_type())
 
-    def start_day(self, frame: pd.DataFrame, raw: str) -> pd.Series:
-        """Give the day on which something began."""
-        assert self.roles.time
-        day = moments(frame[self.roles.time], self.roles.time_unit) // history.DAY
-        return pd.Series(day, index=frame.index) - frame[raw].astype("float64")
-
     def _past(self, key: str) -> dict[str, NDArray[np.float64]]:
         if key not in self._statistics:
             roles, frame = self.roles, self.whole
             assert roles.time
-            named = [self.start_day(frame, raw) if raw in roles.start_days else _spoken(frame[raw]) for raw in dict(roles.keys)[key]]
-            rows = history.earlier(history.entities(named), moments(frame[roles.time], roles.time_unit))
+            rows = history.earlier(history.entities(acting(frame, roles, key)), moments(frame[roles.time], roles.time_unit))
             amount = frame[roles.amount].to_numpy("float64", na_value=np.nan) if roles.amount else None
             delay = round(roles.label_delay_days * history.DAY)
             self._statistics[key] = history.statistics(rows, amount, self._labels(frame), delay)
@@ -422,11 +415,24 @@ class _Context:
         return np.where(label.isna(), -1, label == self.roles.positive).astype(np.int8)
 
 
+def acting(frame: pd.DataFrame, roles: Roles, key: str) -> list[pd.Series]:
+    """Give what together names who acts, by one of the keys."""
+    return [_start_day(frame, roles, raw) if raw in roles.start_days else _spoken(frame[raw]) for raw in dict(roles.keys)[key]]
+
+
+def _start_day(frame: pd.DataFrame, roles: Roles, raw: str) -> pd.Series:
+    """Give the day on which something began."""
+    assert roles.time
+    day = moments(frame[roles.time], roles.time_unit) // history.DAY
+    return pd.Series(day, index=frame.index) - frame[raw].astype("float64")
+
+
 def moments(values: pd.Series, unit: str) -> NDArray[np.int64]:
     """Give event times as nanoseconds since 1970; numbers count in ``unit``."""
     if pd.api.types.is_numeric_dtype(values):
-        numbers = values.to_numpy()
-        return numbers.astype(np.int64) * UNITS[unit] if numbers.dtype.kind in "iu" else (numbers * UNITS[unit]).round().astype(np.int64)
+        if pd.api.types.is_integer_dtype(values):
+            return values.to_numpy("int64") * UNITS[unit]
+        return (values.to_numpy("float64") * UNITS[unit]).round().astype(np.int64)
     return pd.to_datetime(values).to_numpy(dtype="datetime64[ns]").astype(np.int64)
 
 

@@ -4,11 +4,11 @@
 
 
     def amount_to_last(table):            # rows in order of time
-        \"\"\"This amount in multiples of the card's last one.\"\"\"
-        return table["amount"] / table.groupby("card")["amount"].shift()
+        \"\"\"This amount less the card's last one.\"\"\"
+        return table["amount"] - table.groupby("card")["amount"].shift()
 
-A value may use its own row and what stands strictly before it: prepare cuts the table off at several times and refuses a
-feature whose earlier values move. The label is not in the table.
+A value may use its own row and what came strictly before it: prepare cuts the table off at several times, and turns rows of the same
+time round, and refuses a feature whose values move. The label is not in the table. Infinite values are refused; nan is missing.
 """
 
 import traceback
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from stages.common.errors import DataError
 
 FILE = "prepare.features_file"
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def columns(source: str) -> tuple[str, ...]:
@@ -48,21 +49,36 @@ def values(source: str, table: pd.DataFrame, moments: NDArray[np.int64]) -> dict
 
     """
     order = np.argsort(moments, kind="stable")
-    rows = table.iloc[order].reset_index(drop=True)
+    rows = _wide(table.iloc[order].reset_index(drop=True))
     made = {}
     for name, function in _functions(_loaded(source)).items():
         given = rows.copy()
         try:
             found = pd.Series(function(given))
-            numbers = found.reindex(rows.index).to_numpy("float64", na_value=np.nan)
-        except Exception as error:
+            numbers = found.to_numpy("float64", na_value=np.nan)
+        except (Exception, SystemExit) as error:
             place = next((frame.lineno for frame in reversed(traceback.extract_tb(error.__traceback__)) if frame.filename == FILE), "?")
             raise DataError(f"{FILE}: feature {name!r} fails in line {place}: {type(error).__name__}: {str(error)[:200]}") from error
         if len(found) != len(rows):
             raise DataError(f"{FILE}: feature {name!r} gives {len(found)} values for {len(rows)} rows.")
+        if not found.index.equals(rows.index):
+            raise DataError(f"{FILE}: feature {name!r} gives values in another order than the table's rows. Keep the table's index.")
+        if (wrong := np.abs(numbers) > LARGEST).any():
+            said = f"is infinite or beyond float32 in {wrong.sum()} rows. Give nan there"
+            raise DataError(f"{FILE}: feature {name!r} {said}, say by .replace([float('inf'), -float('inf')], float('nan')).")
         made[name] = np.empty(len(rows))
         made[name][order] = numbers
     return made
+
+
+def _wide(table: pd.DataFrame) -> pd.DataFrame:
+    """Give numbers in full width: a table is kept in half of it where that loses nothing, but products and sums would."""
+    kinds = {name: "int64" if pd.api.types.is_integer_dtype(kind) else "float64" for name, kind in table.dtypes.items() if _is_number(kind)}
+    return table.astype(kinds)
+
+
+def _is_number(kind: Any) -> bool:
+    return bool(pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind))
 
 
 def _functions(loaded: dict[str, Any]) -> dict[str, Callable[[pd.DataFrame], Any]]:
@@ -77,7 +93,7 @@ def _loaded(source: str) -> dict[str, Any]:
     loaded: dict[str, Any] = {"__name__": FILE}
     try:
         exec(compile(source, FILE, "exec"), loaded)  # noqa: S102 - the user's own file, by its digest
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = error.lineno if isinstance(error, SyntaxError) else traceback.extract_tb(error.__traceback__)[-1].lineno
         raise DataError(f"{FILE}: fails in line {line}: {type(error).__name__}: {str(error)[:200]}") from error
     return loaded

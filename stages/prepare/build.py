@@ -76,7 +76,7 @@ def build(
         progress(len(found), len(table.names))
     if gone := select.repeated(found, ranked, config.max_correlation):
         places = [place for one, place in zip((one for one in found if one.column), places, strict=True) if one.raw not in gone]
-        found = [replace(one, column=None, reason=gone[one.raw]) if one.raw in gone else one for one in found]
+        found = [replace(one, column=None, reason=gone[one.raw], gaps="") if one.raw in gone else one for one in found]
     named = feature.decide(found, feature.made(found, rows.known.iloc[train], roles, own), roles, own)
     fitted = [*named.columns[: len(places)]]
 

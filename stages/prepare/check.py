@@ -251,7 +251,7 @@ def check_unit(values: pd.Series, unit: str) -> str:
     """Give a note where the times, as numbers in their unit, span less than a day, or more than anybody keeps."""
     if not pd.api.types.is_numeric_dtype(values):
         return ""
-    days = float(values.max() - values.min()) * UNITS[unit] / history.DAY
+    days = (float(values.max()) - float(values.min())) * UNITS[unit] / history.DAY
     if 1 <= days <= 50 * 365:
         return ""
     span = f"{days * 86_400:.6g} seconds" if days < 1 else f"{days / 365:.0f} years"

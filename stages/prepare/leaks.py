@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from stages.common.errors import DataError
 from stages.features import features as feature
-from stages.features.features import Features
+from stages.features.features import Column, Features
 
 ROWS = 100_000  # of train, at most, to score each column by
 BINS, EDGE_ROWS = 64, 20_000  # bins of a number's values, at equal counts among that many
@@ -91,15 +91,29 @@ def check_future(features: Features, frame: pd.DataFrame, matrix: pd.DataFrame, 
     """
     if times is None or not any(column.is_history for column in features.columns):
         return
-    for share in (0.2, 0.5, 0.8, 0.95) if features.own and features.columns[0].of.startswith("own:") else (0.5,):
+    is_own = features.columns[0].of.startswith("own:")
+    for share in (0.2, 0.5, 0.8, 0.95) if is_own else (0.5,):
         early = times <= np.quantile(times, share, method="lower")
         again = feature.apply(features, frame[early])
         for column in features.columns:
-            was, now = matrix.loc[early, column.name], again[column.name]
-            if not was.equals(now):
+            if not (was := matrix.loc[early, column.name]).equals(now := again[column.name]):
                 moved = int(((was != now) & ~(was.isna() & now.isna())).sum())
-                name = column.of.removeprefix("own:") if column.of.startswith("own:") else column.name
-                raise DataError(f"feature {name!r} sees the future: {moved} of {len(now)} values change when later rows are cut off.")
+                raise DataError(
+                    f"feature {_said(column)!r} sees the future: {moved} of {len(now)} values change when later rows are cut off."
+                )
+    if is_own:
+        again = feature.apply(features, frame[::-1])[::-1]
+        for column in features.columns:  # sums of equal rows may differ in their last bits
+            alike = np.isclose(matrix[column.name], again[column.name], rtol=1e-4, equal_nan=True)
+            if not alike.all():
+                raise DataError(
+                    f"feature {_said(column)!r} sees rows of the same time: {(~alike).sum()} of {len(alike)} values change when these are "
+                    "turned round, for none is before the other. Let it see strictly earlier times alone."
+                )
+
+
+def _said(column: Column) -> str:
+    return column.of.removeprefix("own:") if column.of.startswith("own:") else column.name
 
 
 def times_again(matrix: pd.DataFrame, times: NDArray[Any] | None, features: Features) -> list[str]:

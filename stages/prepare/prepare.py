@@ -7,7 +7,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stages.common import contract, log
+from stages.common.errors import DataError
 from stages.common.step import Run
+from stages.features import features as feature
+from stages.features import own
 from stages.features.features import RESERVED, Features, Roles, spoken
 from stages.prepare import check, generate, ieee_cis
 from stages.prepare.build import Rows, build
@@ -27,8 +30,8 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
         rows, fitted_roles, odd = known_rows(config, table)
         notes += odd
         matrix = Matrix(run.folder / "matrix", len(table))
-        own = run.source("features").read_text(encoding="utf-8") if config.features_file else ""
-        built = build(config, fitted_roles, table, rows, matrix, run.progress, own)
+        source = own_source(run) if config.features_file else ""
+        built = build(config, fitted_roles, table, rows, matrix, run.progress, source)
         check.check_features(built.features.names)
     if built.again:
         log.warning("prepare.time_again", columns=built.again)
@@ -90,6 +93,21 @@ def hyphens(table: Raw) -> list[str]:
     return [f"hyphens were read as underscores in {len(table.renamed)} names: {names}"] if table.renamed else []
 
 
+def own_source(run: Run) -> str:
+    """Read the file of the user's own features.
+
+    Raises:
+        DataError: it is no text, or names no feature.
+
+    """
+    try:
+        source = run.source("features").read_text(encoding="utf-8")
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise DataError(f"prepare.features_file: is not one Python file in UTF-8 ({type(error).__name__}).") from error
+    own.names(source)
+    return source
+
+
 def known_rows(config: Config, table: Raw) -> tuple[Rows, Roles, list[str]]:
     """Check the columns that have a role; give labels, times, who acts, each row's split, what features are made of, and notes."""
     keys = [raw for key in config.keys.values() for raw in key]
@@ -98,7 +116,7 @@ def known_rows(config: Config, table: Raw) -> tuple[Rows, Roles, list[str]]:
     check.check_finite(known)
     positive, negative, y = check.check_label(known[config.label], config.positive)
     times = check.event_times(known[config.time]) if config.time else None
-    entities = entity_names(known[config.entity]) if config.entity else None
+    entities = entity_names(known[config.entity]) if config.entity else None  # a random split keeps them together
     odd = [check.check_entity(known[config.entity])] if config.entity else []
     if config.id:
         check.check_ids(table.columns([config.id])[config.id])
@@ -112,7 +130,18 @@ def known_rows(config: Config, table: Raw) -> tuple[Rows, Roles, list[str]]:
     check.check_splits(labels, config.split, config.min_per_class)
     check.check_amounts(known, config)
     odd += [check.few_positives(y[part == number], name) for number, name in enumerate(SPLITS) if name in ("valid", "test")]
-    return Rows(known, y, times, entities, part), roles(config, positive, negative), [note for note in odd if note]
+    made_of = roles(config, positive, negative)
+    if entities is None and made_of.keys:  # judging goes by who acts, too: by the first key
+        entities = entity_names(together(feature.acting(known, made_of, made_of.keys[0][0])))
+    return Rows(known, y, times, entities, part), made_of, [note for note in odd if note]
+
+
+def together(parts: list[pd.Series]) -> pd.Series:
+    """Name who acts by several columns as one text; missing where one of them is."""
+    named = parts[0].astype("str")
+    for part in parts[1:]:
+        named = named + "|" + part.astype("str")
+    return named
 
 
 def roles(config: Config, positive: str, negative: str) -> Roles:

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +45,7 @@ NO_TABLE = (  # how text begins that is no table, in lower case
     (rb'\s*(\[\s*)?\{\s*"', "is JSON. Save the table as CSV or Parquet"),
 )
 START = 512  # bytes by which a kind of file is told
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"  # what Hive and Spark write for a missing value in a path
 LONGEST_TEXT = 100_000  # characters; a longer value is a quote that is not closed, or no table
 LARGEST_BLOCK = 2**31 - 1  # bytes
 BLOCK = 1 << 23  # bytes of a CSV file that are parsed at a time: they stay in the processor's cache
@@ -267,7 +270,7 @@ def _folder(files: dict[Path, Path], delimiter: str, as_text: tuple[str, ...]) -
             continue
         with _about(name):
             source = _file(path, delimiter, None, as_text)
-            sources.append(_keyed(name, replace(source, names=_names(source.names, delimiter)), source.names))
+            sources.append(_keyed(name, replace(source, names=_names(source.names, delimiter)), source.names, as_text))
             first, here = ({*one.names} for one in (sources[0], sources[-1]))
             if first != here:
                 lacks, more = (", ".join(map(repr, sorted(some)[:3])) for some in (first - here, here - first))
@@ -285,10 +288,10 @@ def _folder(files: dict[Path, Path], delimiter: str, as_text: tuple[str, ...]) -
     return _Source(sources[0].names, pieces, parse, lambda said, _: said)
 
 
-def _keyed(name: Path, source: _Source, written: list[str]) -> _Source:
+def _keyed(name: Path, source: _Source, written: list[str], as_text: tuple[str, ...]) -> _Source:
     """Give a folder's file under the plain names of its columns, with those that its path holds; refusals name the file."""
     own = dict(zip(source.names, written, strict=True))
-    keys = dict(part.split("=", 1) for part in name.parts[:-1] if "=" in part)
+    keys = {key: unquote(value) for key, value in (part.split("=", 1) for part in name.parts[:-1] if "=" in part)}
     if twice := keys.keys() & own.keys():
         raise DataError(f"column {min(twice)!r} stands in the file and in its path. Remove one.")
 
@@ -298,7 +301,7 @@ def _keyed(name: Path, source: _Source, written: list[str]) -> _Source:
 
     def parse(piece: Any, columns: Sequence[str], types: dict[str, pa.DataType]) -> pa.Table:
         with _about(name):
-            asked = [column for column in columns if column in own]
+            asked = [column for column in columns if column in own] or source.names[:1]  # at least one, which tells the number of rows
             try:
                 table = source.parse(
                     piece, [own[column] for column in asked], {own[one]: kind for one, kind in types.items() if one in own}
@@ -306,10 +309,13 @@ def _keyed(name: Path, source: _Source, written: list[str]) -> _Source:
             except pa.ArrowInvalid as error:
                 if types:
                     raise
-                raise DataError(source.row(str(error), 0)) from error
+                earlier = takewhile(lambda one: one != piece, source.pieces())
+                raise DataError(source.row(str(error), sum(source.parse(one, written[:1], {}).num_rows for one in earlier))) from error
             found = dict(zip(asked, table.columns, strict=True))
             for key in (column for column in columns if column in keys):
-                typed = _as_in_csv(pa.chunked_array([[keys[key]]]), types.get(key))
+                text = None if keys[key] == HIVE_NULL else keys[key]
+                kind = types.get(key) or (pa.string() if key in as_text else None)
+                typed = _as_in_csv(pa.chunked_array([pa.array([text], pa.string())]), kind)
                 found[key] = typed.take(pa.array(np.zeros(table.num_rows, dtype=np.int64)))
             return pa.table([found[column] for column in columns], names=[*columns])
 
@@ -343,7 +349,7 @@ def _parquet(path: Path, as_text: tuple[str, ...]) -> _Source:
     def pieces() -> Iterator[pa.Table]:
         try:
             with pa.parquet.ParquetFile(path, page_checksum_verification=True) as file:
-                for batch in file.iter_batches(max(1024, 4 * BLOCK // (8 * len(schema.names)))):
+                for batch in file.iter_batches(max(1024, 4 * BLOCK // (8 * len(schema.names) or 1))):
                     table = pa.Table.from_batches([batch])
                     table.validate(full=True)  # text that is no UTF-8 would fail much later
                     yield table.select(shown)
@@ -434,18 +440,19 @@ def _pieces(path: Path, delimiter: str, *, may_lack_newline: bool) -> Iterator[b
     stray = re.compile(rb'[^\r\n"' + re.escape(delimiter.encode()) + rb']"[^\r\n"' + re.escape(delimiter.encode()) + rb"]")
     lines = quotes = given = 0
     is_whole = False
-    rest, last, header = b"", b"", b""
+    rest, last, header = bytearray(), b"", b""
     with path.open("rb") as file:
         while chunk := file.read(BLOCK):
             _check_bytes(chunk, decoder, lines)
             lines, last = lines + chunk.count(b"\n"), chunk[-1:]
             if b'"' in chunk:
                 quotes += chunk.count(b'"')
-                is_whole = is_whole or stray.search(rest[-2:] + chunk) is not None
+                is_whole = is_whole or stray.search(bytes(rest[-2:]) + chunk) is not None
             rest += chunk
             if is_whole or (cut := _row_end(rest, quotes)) == 0:
                 continue
-            piece, rest = rest[:cut], rest[cut:]
+            piece = bytes(rest[:cut])
+            del rest[:cut]
             header = header or piece[: piece.index(b"\n") + 1]
             _check_one_file(piece, header, delimiter, given)
             yield piece
@@ -458,11 +465,12 @@ def _pieces(path: Path, delimiter: str, *, may_lack_newline: bool) -> Iterator[b
     if quotes % 2:
         raise DataError(f"has {quotes} double quotes, an odd number: a quoted value is not closed, and would swallow rows.")
     if rest.strip():
-        _check_one_file(rest, header or rest[: rest.find(b"\n") + 1], delimiter, given)
-        yield rest
+        piece = bytes(rest)
+        _check_one_file(piece, header or piece[: piece.find(b"\n") + 1], delimiter, given)
+        yield piece
 
 
-def _row_end(text: bytes, quotes: int) -> int:
+def _row_end(text: bytes | bytearray, quotes: int) -> int:
     """Give the place after the last newline that is not within quotes; ``quotes`` is their number up to the end."""
     end = len(text)
     while (place := text.rfind(b"\n", 0, end)) >= 0:
@@ -502,6 +510,8 @@ def _names(columns: list[str], delimiter: str) -> list[str]:
     written, columns = [column.strip() for column in columns], _plain_names(columns)
     if len(columns) == 1 and (other := next((mark for mark in ",;\t|" if mark != delimiter and mark in columns[0]), None)):
         raise DataError(f"has one column by the delimiter {delimiter!r}; its header holds {other!r}. Set prepare.delimiter.")
+    if not columns:
+        raise DataError("has no columns.")
     if "" in columns:
         raise DataError(f"column {columns.index('') + 1} has no name (pandas writes its index so: index=False). Name or remove it.")
     if twice := sorted({column for column in columns if columns.count(column) > 1}):

@@ -39,8 +39,11 @@ def features(amount: str | None = "sum", dtype: str = "float32") -> Features:
 SPLITS = {"valid": scored(2000, 1, 0, 20), "calibration": scored(1000, 2, 20, 10), "test": scored(1000, 3, 30, 10)}
 
 
+TRAIN = scored(6000, 4, 0, 40).table
+
+
 def decide(config: Config, split: str = "time", splits: dict[str, Scored] = SPLITS, fitted: Features | None = None) -> dict[str, Any]:
-    return threshold.decide(config, fitted or features(), splits, split)
+    return threshold.decide(config, fitted or features(), splits, TRAIN, split)
 
 
 def test_without_a_word_it_is_that_of_one_percent_false_alarms() -> None:
@@ -70,8 +73,8 @@ def test_a_day_of_a_random_split_has_all_rows_of_that_day() -> None:
     spread = {name: Scored(one.table, SPLITS[name].probability) for name, one in spread.items()}
     found = decide(Config(alerts_per_day=10), "random", spread)
 
-    assert found["alert_rate"] == 0.1, "4,000 rows in 40 days: 100 a day"
-    assert found["test"]["alerts_per_day"] == pytest.approx(found["test"]["alerts"] / 1000 * 100)
+    assert found["alert_rate"] == 0.04, "10,000 rows in 40 days: 250 a day"
+    assert found["test"]["alerts_per_day"] == pytest.approx(found["test"]["alerts"] / 1000 * 250)
 
 
 @pytest.mark.parametrize("missed", [30.0, "amount"])

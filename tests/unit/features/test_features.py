@@ -178,3 +178,17 @@ def test_a_missing_column_is_named() -> None:
 def test_values_of_another_kind_are_refused(columns: dict[str, Any], sent: dict[str, Any], line: str) -> None:
     with pytest.raises(DataError, match=line):
         feature.apply(fitted(columns, time="x" if "times" in line else None), pd.DataFrame(sent))
+
+
+@pytest.mark.parametrize("value", ["12", 12, 12.0, np.float32(12)])
+@pytest.mark.parametrize("beside", [[], [None], ["12a"]])
+def test_a_category_is_told_by_what_a_person_would_name_it(value: Any, beside: list[Any]) -> None:
+    """As text or as a number, alone or beside a gap."""
+    features = fitted({"x": ["12", "12a", "true", "12"]})
+    assert feature.apply(features, pd.DataFrame({"x": [value, *beside]}))["x"].iloc[0] == "12"
+
+
+def test_times_with_decimals_are_not_rounded() -> None:
+    """As float32 they would stand still for seconds."""
+    times = pd.Series(15_000_001.0 + np.arange(8)).astype("float32")
+    assert np.diff(feature.moments(times, "s")).tolist() == [10**9] * 7

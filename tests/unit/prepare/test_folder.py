@@ -91,3 +91,29 @@ def test_one_changed_file_is_another_table(prepare: Prepare, days: Path) -> None
     day = pd.read_csv(days / "2024-01-03.csv")
     day.assign(amount=day["amount"] + 1).to_csv(days / "2024-01-03.csv", index=False)
     assert prepare(days, **ROLES).files != first.files
+
+
+def test_a_paths_values_may_be_of_several_kinds(prepare: Prepare, payments: pd.DataFrame, tmp_path: Path) -> None:
+    """Numbers in some, text in others, or missing: as a column of a file would be read."""
+    regions = np.array(["1", "eu", "a b"])[np.arange(len(payments)) % 3]
+    for as_csv, name in ((True, "csv"), (False, "parquet")):
+        for region, part in payments.groupby(regions):
+            folder = tmp_path / name / f"region={str(region).replace(' ', '%20')}"
+            folder.mkdir(parents=True)
+            part.to_csv(folder / "part", index=False) if as_csv else part.to_parquet(folder / "part", index=False)
+    (tmp_path / "csv" / "region=1").rename(tmp_path / "csv" / "region=__HIVE_DEFAULT_PARTITION__")
+    csv, parquet = (
+        next(one for one in prepare(tmp_path / name, **ROLES).features.columns if one.name == "region") for name in ("csv", "parquet")
+    )
+
+    assert sorted(parquet.categories) == ["1", "a b", "eu"]
+    assert sorted(csv.categories) == ["a b", "eu"]
+    assert csv.missing > 0.3
+
+
+def test_keys_in_a_path_stay_as_written(prepare: Prepare, payments: pd.DataFrame, tmp_path: Path) -> None:
+    for customer, part in (("007", payments[:1000]), ("7", payments[1000:])):
+        (tmp_path / "parts" / f"customer={customer}").mkdir(parents=True)
+        part.drop(columns="customer").to_csv(tmp_path / "parts" / f"customer={customer}" / "part.csv", index=False)
+    made = prepare(tmp_path / "parts", **ROLES)
+    assert {*made.train.entity, *made.test.entity} == {"007", "7"}

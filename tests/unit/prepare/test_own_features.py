@@ -125,6 +125,13 @@ def test_what_sees_the_future_or_the_label_is_named(
         ('COLUMNS = ["amount"]\n', r"has no function without a leading underscore"),
         ('COLUMNS = ["amuont"]\n\n\ndef f(table):\n    return 1\n', r"COLUMNS names 'amuont', which is no column of the table"),
         ('COLUMNS = ["amount"]\n\n\ndef f(table):\n    return table["amount"].head(3)\n', r"feature 'f' gives 3 values for 900 rows"),
+        ("", r"has no function without a leading underscore"),
+        (
+            'COLUMNS = ["amount"]\n\n\ndef f(table):\n    return table["amount"] / 0\n',
+            r"feature 'f' is infinite or beyond float32 in \d+ rows",
+        ),
+        ('COLUMNS = ["amount"]\n\n\ndef f(table):\n    return table["amount"][::-1]\n', r"feature 'f' gives values in another order"),
+        ('import sys\n\nCOLUMNS = ["amount"]\n\n\ndef f(table):\n    sys.exit(0)\n', r"feature 'f' fails in line 7: SystemExit"),
         ('COLUMNS = ["amount"]\n\n\ndef f(table):\n    return ["x"] * len(table)\n', r"feature 'f' fails in line \?: ValueError"),
     ],
 )
@@ -145,3 +152,24 @@ def own(folder: Path, source: str, names: dict[str, str]) -> str:
         source = source.replace(f"{{{name}}}", column)
     path.write_text(source, encoding="utf-8")
     return str(path)
+
+
+def test_products_of_whole_numbers_do_not_wrap(prepare: Prepare, table: Any, tmp_path: Path) -> None:
+    """A table is kept in half the room; a user's function is given it in full."""
+    options = table(NAMES)
+    frame = pd.read_csv(options["path"])
+    frame["amount"] = (frame["amount"] * 100_000).astype("int64")
+    frame.to_csv(options["path"], index=False)
+    made = prepare(
+        **options, features_file=own(tmp_path, 'COLUMNS = ["amount"]\n\n\ndef square(t):\n    return t["amount"] * t["amount"]\n', NAMES)
+    )
+
+    assert made.test.X["square"].tolist() == pytest.approx((frame["amount"].astype(float) ** 2).iloc[made.test.row].tolist(), rel=1e-6)
+
+
+def test_rows_of_the_same_time_do_not_see_each_other(prepare: Prepare, table: Any, tmp_path: Path) -> None:
+    options = table(NAMES)
+    frame = pd.read_csv(options["path"])
+    frame.assign(time=frame["time"] // 1_000_000).to_csv(options["path"], index=False)
+    with pytest.raises(DataError, match=r"feature 'to_last' sees rows of the same time: \d+ of 900 values change"):
+        prepare(**options, features_file=own(tmp_path, HONEST, NAMES))

@@ -314,3 +314,16 @@ def test_a_table_that_changes_while_it_is_read_is_not_published_as_the_one_that_
     monkeypatch.setattr(module, "read", read)
     with pytest.raises(MissingInput, match="its bytes changed since this run was planned"):
         prepare(path, label="is_fraud", time="time")
+
+
+def test_without_an_entity_the_first_key_names_who_acts(prepare: Prepare, payments: pd.DataFrame, csv: Csv) -> None:
+    """By which intervals, slices and overlap go; a split by time does not."""
+    frame = payments.assign(
+        card=payments["transaction"] % 10, since=payments["time"].astype("datetime64[ns]").dt.day.where(payments.index % 7 > 0)
+    )
+    roles = {**ROLES, "entity": None, "drop": ["customer"], "start_days": ["since"]}
+    made = prepare(csv(frame), **roles, keys={"client": ["card", "since"], "device": ["device"]})
+    mine = frame.iloc[made.test.row]
+    began = payments["time"].astype("datetime64[ns]").astype("int64") // 86_400_000_000_000 - frame["since"]
+    wanted = [None if pd.isna(day) else f"{card}|{day}" for card, day in zip(mine["card"], began.iloc[made.test.row], strict=True)]
+    assert made.test.entity.tolist() == wanted
