@@ -35,13 +35,15 @@ MIX = {
 HOURS = (6.4, 5.7, 4.5, 3.2, 2.1, 1.1, 0.5, 0.25, 0.1, 0.15, 0.25, 0.6, 1.3, 2.6, 4.3, 5.6, 6.8, 7.4, 7.7, 7.7, 7.6, 7.3, 7.1, 6.8)
 HOURS_FRAUD = (1, 0.95, 1, 1.05, 1.3, 1.7, 2.2, 2.8, 3.0, 2.7, 1.9, 1.3, 0.75, 0.6, 0.55, 0.65, 0.85, 1, 1.05, 1.05, 1.05, 1.1, 1.1, 1.1)
 # By product: share of clients who come back, of compromised clients the share that looks it, and where their traits then lie.
-LASTING = np.array([0.53, 0.36, 0.19, 0.19, 0.25])
-BLATANT = np.array([0.22, 0.62, 0.55, 0.55, 0.55])
-BLATANT_TRAITS = (2.4, 2.5, 1.6)  # account, velocity, event, in standard deviations
-SUBTLE_TRAITS = (1.1, 1.05, 0.8)
+LASTING = np.array([0.53, 0.6, 0.22, 0.22, 0.27])
+BLATANT = np.array([0.14, 0.6, 0.94, 0.68, 0.78])
+BLATANT_TRAITS = (2.3, 2.6, 1.7)  # account, velocity, event, in standard deviations
+SUBTLE_TRAITS = (0.82, 1.18, 0.9)
+PLAIN = 0.2  # a table ten times smaller than 200,000 rows shows fraud so much more plainly: it has less of it to learn from
 HOME = 0.75  # of people live where most with their card do
 PERSISTENCE = 0.88  # of a compromised client's rows after the first fraud are fraud
-LATE = 0.62  # of compromised clients with several rows were legit at first
+FEW, FEW_UNPLACED = 4, 16  # rows of a client, with an address and without one: up to here more of them invite fraud, then they lower it
+LATE = 0.6  # of compromised clients with several rows were legit at first
 UNPUBLISHED: dict[str, dict[str, Any]] = {
     "id_23": {"values": [["IP_PROXY:TRANSPARENT", 3500], ["IP_PROXY:ANONYMOUS", 1070], ["IP_PROXY:HIDDEN", 600]], "others": [0, 0]},
     "id_27": {"values": [["Found", 5155], ["NotFound", 14]], "others": [0, 0]},
@@ -286,8 +288,11 @@ def _compromised(rng: np.random.Generator, product: Bytes, client: Ints, owners:
     would = (place == since[client]) | ((place > since[client]) & (rng.random(rows) < PERSISTENCE))
     early = time[begin] < SECOND_MONTH
     returning = owners.born < np.floor(time[begin])
+    few = np.where(owners.address < 0, FEW_UNPLACED, FEW)
     weight = (
-        np.minimum(size, 8) ** 0.8
+        np.minimum(size, few) ** 1.5
+        * few
+        / np.maximum(size, few)
         * np.select([early, time[begin] > LAST_MONTH], [0.52, 1.05], 1.0)
         * np.where(returning, 0.35, 1.0)
         * np.exp(0.7 * owners.risk)
@@ -321,7 +326,8 @@ def _traits(
     kind = np.zeros(clients, dtype=np.int8)
     kind[client] = product
     blatant = rng.random(clients) < BLATANT[kind]
-    shift = np.where(blatant[:, None], BLATANT_TRAITS, SUBTLE_TRAITS).astype(np.float32)
+    plain = 1 + PLAIN * max(0.0, np.log10(200_000 / max(len(client), 1000)))
+    shift = np.where(blatant[:, None], BLATANT_TRAITS, SUBTLE_TRAITS).astype(np.float32) * np.float32(plain)
     account = np.float32(0.9) * rng.standard_normal(clients, dtype=np.float32) + np.float32(0.436) * owners.risk
     account += shift[:, 0] * (state == 1)
     lasting = rng.standard_normal(clients, dtype=np.float32)
@@ -539,7 +545,7 @@ def _counts(rows: Rows) -> dict[str, Any]:
     levels = (0, 0.53, 0.70, 0.78, 0.84, 0.88, 0.92, 0.95, 0.97, 0.99, 0.997, 0.9995, 1)
     values = (1, 1.99, 2.99, 3.99, 6, 9, 16, 30, 60, 150, 600, 2000, 4685)
     lowered = (0, 0.99, 1.5, 2.99, 4, 6, 11, 20, 40, 100, 450, 1500, 2253)
-    common = rows.view(account=0.18, velocity=0.33, habit=0.5)
+    common = rows.view(account=0.18, velocity=0.33, habit=0.75)
     calm = rows.view(account=-0.35, velocity=-0.1, habit=0.9)
     is_w = rows.product == W
 
@@ -552,9 +558,9 @@ def _counts(rows: Rows) -> dict[str, Any]:
         if number in {1, 2, 11}:
             column = count(0.975, own, values)
         elif number in {6, 14}:
-            column = count(0.94, own, lowered)
+            column = count(0.955, own, lowered)
         elif number == 13:
-            column = count(0.85, own, [2.5 * value for value in values])
+            column = count(0.9, own, [min(2.5 * value, 2918) for value in values])
         elif number == 3:
             column = np.where((rows.rng.random(len(rows)) < 0.016) & ~is_w, 1, 0)
         elif number in {5, 9}:
@@ -574,11 +580,19 @@ def _days(rows: Rows) -> dict[str, Any]:
     gap = np.full(len(rows), -1.0)
     gap[order[1:]] = np.where(rows.client[order][1:] == rows.client[order][:-1], np.diff(rows.day[order]), -1)
     before = np.floor(np.minimum(rng.exponential(30, len(rows)), d1))  # an old client's previous row was before the table began
-    d3 = np.where(gap >= 0, gap, before)
+    between = (gap > 0) & (rng.random(len(rows)) < 0.08)  # a row that the table does not have
+    d3 = np.select([between, gap >= 0], [np.floor(gap * rng.random(len(rows))), gap], before)
     lot = rng.random(len(rows))
-    has_d2 = np.where(d1 > 0, lot < 0.9425, lot < 0.053)
+    at_once = float((d1 == 0).mean())
+
+    def later(name: str, share: float) -> float:
+        """Give the share that has a value where D1 > 0, from that where it is 0 and the published whole."""
+        found: float = (1 - numbers()["missing"][name] / 100 - at_once * share) / max(1 - at_once, 0.01)
+        return found
+
+    has_d2 = np.where(d1 > 0, lot < later("D2", 0.053), lot < 0.053)
     d2 = np.where((d1 > 0) & (lot > 0.885), d1 + np.ceil(rng.exponential(30, len(rows))), d1)
-    has_d3 = np.where(d1 > 0, rng.random(len(rows)) < 0.945, rng.random(len(rows)) < 0.12)
+    has_d3 = rng.random(len(rows)) < np.where(d1 > 0, later("D3", 0.1), 0.1)
     has_d1 = rows.rng.random(len(rows)) >= 0.0021488
     rows.known["has_d1"] = has_d1
 
@@ -701,11 +715,11 @@ def _block(rows: Rows, described: list[list[Any]], has: Ints, late: Floats, mone
 
     def factor() -> Floats:
         lasting = rng.standard_normal(rows.owners.count, dtype=np.float32)[client]
-        return np.float32(0.9) * lasting + np.float32(0.436) * rows.noise()[has]
+        return np.float32(0.95) * lasting + np.float32(0.312) * rows.noise()[has]
 
     def own() -> Floats:
         lasting = rng.standard_normal(rows.owners.count, dtype=np.float32)[client]
-        return np.float32(0.8) * lasting + np.float32(0.6) * rng.standard_normal(rows.visits, dtype=np.float32)[visit]
+        return np.float32(0.9) * lasting + np.float32(0.436) * rng.standard_normal(rows.visits, dtype=np.float32)[visit]
 
     turns = {b: np.random.default_rng(b).uniform(0.3, 1.3) for _, b, *_ in described}
     looks = {}

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-GROUP = 128_000_000  # bytes of raw columns that are in memory at a time
+GROUP = 400_000_000  # bytes of raw columns that are in memory at a time
 MOST = 32  # columns of a group
 
 

@@ -206,7 +206,7 @@ def test_days_agree_with_each_other_and_with_the_clock(made: Made) -> None:
     assert at_once["D3"].isna().mean() == pytest.approx(0.90, abs=0.03)
     gap = made.day[made.client.index].groupby(made.client).diff()
     both = gap.notna() & frame["D3"].notna().reindex(gap.index)
-    assert (gap[both] == frame["D3"].reindex(gap.index)[both]).mean() > 0.95
+    assert (gap[both] == frame["D3"].reindex(gap.index)[both]).mean() > 0.9
 
 
 def test_a_client_has_one_first_day() -> None:
