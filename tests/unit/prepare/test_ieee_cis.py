@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from stages.common import recipe
 from stages.prepare import ieee_cis
+from tests import accept_ieee_cis as accept
 
 ROWS = 200_000
 WHOLE = 590_540
@@ -77,12 +78,14 @@ def test_the_files_are_what_pandas_would_write_and_reads(tmp_path: Path) -> None
         pd.testing.assert_frame_equal(pd.read_csv(path).dropna(axis=1, how="all"), frame.dropna(axis=1, how="all"))
 
 
-@pytest.mark.parametrize("rows", [1, 60, 1_000])
+@pytest.mark.parametrize("rows", [1, 60, 100, 1_000, 2_000])
 def test_a_small_table_is_possible(rows: int) -> None:
     transaction, identity = ieee_cis.tables(rows, 0)
 
     assert list(transaction) == COLUMNS
     assert len(transaction) == rows >= len(identity)
+    assert rows < 100 or set(transaction["ProductCD"]) == set(ieee_cis.PRODUCTS)
+    assert rows < 100 or set(transaction["isFraud"]) == {0, 1}
 
 
 def test_columns_and_types_are_kaggles(made: Made) -> None:
@@ -98,23 +101,18 @@ def test_columns_and_types_are_kaggles(made: Made) -> None:
     assert identity["TransactionID"].is_unique
 
 
-def test_as_much_is_missing_as_published(made: Made) -> None:
-    numbers = ieee_cis.numbers()
-    published = numbers["missing"] | {f"V{column[0]}": block["missing"] for block in numbers["v"]["blocks"] for column in block["columns"]}
-    published = {name.replace("id-", "id_"): share for name, share in published.items()}
-    missing = {str(name): float(share) * 100 for name, share in made.transaction.isna().mean().items()}
-    missing |= {str(name): 100 - made.identity[name].notna().sum() / ROWS * 100 for name in made.identity.drop(columns="TransactionID")}
+def test_as_much_is_missing_as_published_and_groups_together(made: Made) -> None:
+    worst, parted = accept.gaps(made.transaction.merge(made.identity, on="TransactionID", how="left"))
 
-    far = {name: (round(share, 2), published.get(name, 0)) for name, share in missing.items() if abs(share - published.get(name, 0)) > 1}
-    assert not far
+    assert worst < 1
+    assert parted == 0
 
 
-def test_blocks_of_v_are_missing_together(made: Made) -> None:
-    patterns = {}
-    for block in ieee_cis.numbers()["v"]["blocks"]:
-        gaps = made.transaction[[f"V{column[0]}" for column in block["columns"]]].isna().to_numpy()
-        assert np.array_equal(gaps.any(axis=1), gaps.all(axis=1))
-        patterns[block["columns"][0][0]] = gaps[:, 0]
+def test_blocks_of_v_are_missing_on_their_own_or_with_a_day(made: Made) -> None:
+    patterns = {
+        block["columns"][0][0]: made.transaction[f"V{block['columns'][0][0]}"].isna().to_numpy()
+        for block in ieee_cis.numbers()["v"]["blocks"]
+    }
 
     assert len({pattern.tobytes() for pattern in patterns.values()}) == len(patterns) == 15
     for number, column in ((1, "D11"), (12, "D10"), (35, "D4"), (75, "D15"), (281, "D1")):
@@ -203,10 +201,10 @@ def test_days_agree_with_each_other_and_with_the_clock(made: Made) -> None:
     assert frame["D1"].max() <= 640
     assert (later["D2"] == later["D1"]).mean() == pytest.approx(0.885, abs=0.01)
     assert at_once["D2"].isna().mean() == pytest.approx(0.947, abs=0.01)
-    assert at_once["D3"].isna().mean() == pytest.approx(0.90, abs=0.03)
+    assert at_once["D3"].isna().mean() == pytest.approx(0.90, abs=0.01)
     gap = made.day[made.client.index].groupby(made.client).diff()
     both = gap.notna() & frame["D3"].notna().reindex(gap.index)
-    assert (gap[both] == frame["D3"].reindex(gap.index)[both]).mean() > 0.9
+    assert 0.88 < (gap[both] == frame["D3"].reindex(gap.index)[both]).mean() < 0.98
 
 
 def test_a_client_has_one_first_day() -> None:
@@ -261,30 +259,16 @@ def test_counts_rise_together(made: Made) -> None:
     values = frame[[f"V{number}" for number in range(1, 340)]].to_numpy().ravel()
     values = values[~np.isnan(values)]
 
-    assert together[:5, :5].min() > 0.83
-    assert 0.7 < together[:5, 5].min() < 0.9
+    assert together[:5, :5].min() > 0.87
+    assert 0.75 < together[:5, 5].min() < together[:5, 5].max() < 0.85
     assert (frame[["C1", "C2", "C11"]].quantile(0.75) <= 3).all()
     assert (frame["C3"] == 0).mean() > 0.99
-    assert np.mean(values == 0) == pytest.approx(0.56, abs=0.06)
-    assert np.mean(values == 1) == pytest.approx(0.38, abs=0.06)
+    assert np.mean(values == 0) == pytest.approx(0.56, abs=0.02)
+    assert np.mean(values == 1) == pytest.approx(0.38, abs=0.02)
 
 
 def test_no_single_column_tells_fraud(made: Made) -> None:
-    whole = made.transaction.merge(made.identity, on="TransactionID", how="left").drop(columns=["TransactionID", "TransactionDT"])
-    late = whole.index >= ROWS / 2
-    y = whole.pop("isFraud")
-    chosen = np.random.default_rng(0).permutation(ROWS)[:50_000]
-    found = {}
-    for name in whole:
-        values = whole[name]
-        if values.dtype == "str" or name in {"card1", "card2", "card3", "card5", "addr1", "addr2"}:
-            values = values.astype(str).fillna("missing")
-            known = y[~late].groupby(values[~late])
-            rate = (known.sum() + 20 * 0.035) / (known.count() + 20)
-            found[name] = roc_auc_score(y[late], values[late].map(rate).fillna(0.035))
-        else:
-            one = roc_auc_score(y.to_numpy()[chosen], values.fillna(-999).to_numpy()[chosen])
-            found[name] = max(one, 1 - one)
+    found = accept.aucs(made.transaction.merge(made.identity, on="TransactionID", how="left"))
 
     assert max(found.values()) < 0.75, sorted(found.items(), key=lambda item: -item[1])[:9]
     assert {name: found[name] for name in ("M4", "C2", "R_emaildomain", "C1", "ProductCD")} == pytest.approx(
@@ -303,7 +287,7 @@ def test_numbers_are_small_and_name_their_source() -> None:
 
 @pytest.mark.bench
 def test_a_booster_finds_what_boosters_found(made: Made) -> None:
-    """Time 80/20, raw columns, at a third of the size; tests/accept_ieee_cis.py has the whole table."""
+    """Time 80/20, raw columns, at a third of the size; tests/accept_ieee_cis.py has the whole list."""
     frame = made.transaction.drop(columns=["TransactionID", "TransactionDT", "isFraud"]).astype(dict.fromkeys(TEXTS, "category"))
     y = made.transaction["isFraud"]
     early = made.transaction.index < ROWS * 0.8
