@@ -14,8 +14,9 @@ setup: .venv/ready  ## make .venv with the locked versions
 
 .venv/ready: images/requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement images/requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement images/requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check --quiet
 	touch $@
 
 run: setup  ## train, judge and deploy on a table that the project makes (or CONFIG=configs/my.yaml)
