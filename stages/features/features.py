@@ -369,8 +369,9 @@ class _Context:
         """Make one column for the rows of the frame."""
         raw = self.frame[column.raw]
         if column.dtype == "category":
-            codes = pd.Index(column.categories, dtype="str").get_indexer(pd.Index(_spoken(raw)))
-            return pd.Series(pd.Categorical.from_codes(codes, dtype=column.pandas_type()), index=raw.index)
+            codes, names = _named(raw)
+            kept = np.append(pd.Index(column.categories, dtype="str").get_indexer(names), -1)
+            return pd.Series(pd.Categorical.from_codes(kept[codes], dtype=column.pandas_type()), index=raw.index)
         if column.key == OWN:
             made: Any = self._own(column)[column.of.removeprefix("own:")][-len(raw) :]
         elif column.key:
@@ -384,7 +385,8 @@ class _Context:
         elif column.of == "missing":
             made = raw.isna()
         elif column.of == "frequency":
-            made = _spoken(raw).map(dict(column.counts)).fillna(0)
+            (codes, names), counts = _named(raw), dict(column.counts)
+            made = np.array([*(counts.get(name, 0) for name in names), 0])[codes]
         else:
             made = raw
         return pd.Series(made, index=raw.index).astype(column.pandas_type())
@@ -411,13 +413,13 @@ class _Context:
             return None
         if self.roles.label not in frame:
             return np.full(len(frame), -1, dtype=np.int8)
-        label = _spoken(frame[self.roles.label])
-        return np.where(label.isna(), -1, label == self.roles.positive).astype(np.int8)
+        codes, names = _named(frame[self.roles.label])
+        return np.array([*(name == self.roles.positive for name in names), -1], dtype=np.int8)[codes]
 
 
 def acting(frame: pd.DataFrame, roles: Roles, key: str) -> list[pd.Series]:
     """Give what together names who acts, by one of the keys."""
-    return [_start_day(frame, roles, raw) if raw in roles.start_days else _spoken(frame[raw]) for raw in dict(roles.keys)[key]]
+    return [_start_day(frame, roles, raw) if raw in roles.start_days else _name(frame[raw]) for raw in dict(roles.keys)[key]]
 
 
 def _start_day(frame: pd.DataFrame, roles: Roles, raw: str) -> pd.Series:
@@ -436,11 +438,16 @@ def moments(values: pd.Series, unit: str) -> NDArray[np.int64]:
     return pd.to_datetime(values).to_numpy(dtype="datetime64[ns]").astype(np.int64)
 
 
-def _spoken(values: pd.Series) -> pd.Series:
-    """Give values as people name them, whatever type they came in: 1.0 is 1, True is true."""
+def _named(values: pd.Series) -> tuple[NDArray[np.intp], NDArray[np.object_]]:
+    """Give the number of each value's name (-1 where it is missing), and the names, whatever type the values came in: 1.0 is 1."""
     codes, found = pd.factorize(values)
-    names = np.array([*map(spoken, found), None], dtype=object)
-    return pd.Series(names[codes], index=values.index, dtype="str")
+    places, names = pd.factorize(np.array([*map(spoken, found)], dtype=object))
+    return np.append(places, -1)[codes], names
+
+
+def _name(values: pd.Series) -> pd.Series:
+    codes, names = _named(values)
+    return pd.Series(pd.Categorical.from_codes(codes, pd.Index(names, dtype="str")), index=values.index)
 
 
 def spoken(value: Any) -> str:
@@ -453,7 +460,8 @@ def spoken(value: Any) -> str:
 
 
 def _counts(values: pd.Series) -> tuple[tuple[str, int], ...]:
-    return tuple(sorted((str(value), int(count)) for value, count in _spoken(values).value_counts().items()))
+    codes, names = _named(values)
+    return tuple(sorted(zip(names, np.bincount(codes[codes >= 0], minlength=len(names)).tolist(), strict=True)))
 
 
 CLOCK: dict[str, Callable[[Any], Any]] = {"hour": lambda when: when.hour, "weekday": lambda when: when.day_of_week}  # Monday is 0

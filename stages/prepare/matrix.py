@@ -33,7 +33,7 @@ class Matrix:
         with self._adding:
             number = len(self._files)
             self._files.append(path := self._folder / f"{number}.arrow")
-        table = pa.table([pa.array(columns[name], from_pandas=True) for name in columns], names=[*columns])
+        table = pa.table([_arrow(columns[name]) for name in columns], names=[*columns])
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table, CHUNK)
         return [(number, place) for place in range(len(columns.columns))]
@@ -59,3 +59,12 @@ class Matrix:
         if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
             return [column.slice(rows[0], len(rows)) for column in found]
         return [column.take(pa.array(rows)) for column in found]
+
+
+def _arrow(values: pd.Series) -> pa.Array:
+    """Give a column as Arrow; numbers are not copied, for NaN stands where one is missing."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return pa.array(values, from_pandas=True)
+    numbers = np.ascontiguousarray(values.to_numpy())
+    there = np.packbits(~np.isnan(numbers), bitorder="little")
+    return pa.Array.from_buffers(pa.from_numpy_dtype(numbers.dtype), len(numbers), [pa.py_buffer(there), pa.py_buffer(numbers)])

@@ -6,7 +6,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -23,7 +23,7 @@ import pyarrow.types as kinds
 from stages.common.errors import DataError
 from stages.prepare.check import headless
 from stages.prepare.config import MISSING, plain_name
-from stages.prepare.raw import Raw
+from stages.prepare.raw import MOST, Raw
 
 FOREIGN = {
     b"\x1f\x8b": "is compressed by gzip. Unpack it first: gunzip",
@@ -47,8 +47,9 @@ NO_TABLE = (  # how text begins that is no table, in lower case
 START = 512  # bytes by which a kind of file is told
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"  # what Hive and Spark write for a missing value in a path
 LONGEST_TEXT = 100_000  # characters; a longer value is a quote that is not closed, or no table
+GUESSES = (pa.int64(), pa.float64(), pa.string())  # what a column of one is in one piece, it is most likely in the next
 LARGEST_BLOCK = 2**31 - 1  # bytes
-BLOCK = 1 << 23  # bytes of a CSV file that are parsed at a time: they stay in the processor's cache
+BLOCK = 1 << 24  # bytes of a CSV file that are parsed at a time: they stay in the processor's cache
 AT_ONCE = 2  # blocks
 
 
@@ -72,7 +73,7 @@ def read(path: Path, folder: Path, *, delimiter: str = ",", expected_rows: int |
     names = _names(source.names, delimiter)
     folder.mkdir(parents=True, exist_ok=True)
     spools = _settled(source, names, folder)
-    rows = sum(spools[0].rows)
+    rows = sum(block.rows for block in spools[0].blocks)
     if rows == 0:
         raise DataError("has columns, but not one row.")
     if expected_rows not in {None, rows}:
@@ -99,49 +100,75 @@ class _Source:
 
 
 @dataclass(frozen=True)
+class _Block:
+    """Rows on disk: groups of columns behind each other in one file, so that a few columns are found without the names of all."""
+
+    path: Path
+    rows: int
+    places: dict[str, int]  # of each column's group in the file
+
+    @classmethod
+    def write(cls, path: Path, table: pa.Table) -> "_Block":
+        """Keep a table."""
+        places: dict[str, int] = {}
+        with pa.OSFile(str(path), "wb") as file:
+            for start in range(0, table.num_columns, MOST):
+                group = table.select(range(start, min(start + MOST, table.num_columns)))
+                places |= dict.fromkeys(group.column_names, file.tell())
+                with pa.ipc.new_stream(file, group.schema) as writer:
+                    writer.write_table(group)
+        return cls(path, table.num_rows, places)
+
+    def read(self, names: Sequence[str]) -> dict[str, pa.ChunkedArray]:
+        """Give some columns."""
+        found = {}
+        with pa.memory_map(str(self.path)) as file:
+            for place in sorted({self.places[name] for name in names}):
+                file.seek(place)
+                group = pa.ipc.open_stream(file).read_all()
+                found |= {name: group[name] for name in names if self.places[name] == place}
+        return found
+
+
+@dataclass(frozen=True)
 class _Spool:
     """Blocks on disk, and per column the type that holds all of them."""
 
-    files: list[Path]
-    rows: list[int]
+    blocks: list[_Block]
     types: dict[str, pa.DataType]
 
     def columns(self, asked: Sequence[str]) -> dict[str, pa.ChunkedArray]:
         """Give those columns that are here."""
         mine = [name for name in asked if name in self.types]
-        if not mine:
-            return {}
-        blocks = []
-        for path in self.files:
-            with pa.memory_map(str(path)) as file:
-                blocks.append(pa.ipc.open_file(file).read_all().select(mine))
-        return {
-            name: pa.chunked_array([part for block in blocks for part in block[name].cast(kind, safe=False).chunks], kind)
-            for name, kind in self.types.items()
-            if name in mine
-        }
+        blocks = [block.read(mine) for block in self.blocks] if mine else []
+
+        def column(name: str, kind: pa.DataType) -> pa.ChunkedArray:
+            parts = [block[name] for block in blocks]
+            return pa.chunked_array(
+                [chunk for part in parts for chunk in (part if part.type == kind else part.cast(kind, safe=False)).chunks], kind
+            )
+
+        return {name: column(name, self.types[name]) for name in mine}
 
 
 def _settled(source: _Source, names: list[str], folder: Path) -> list[_Spool]:
     """Keep all blocks; columns whose blocks do not agree on a type are read again, as truth values or as text."""
     kept = _kept(source, folder / "all", source.names, {})
     said = dict(zip(source.names, names, strict=True))
-    spools = [
-        _Spool(kept.files, kept.rows, {said[name]: kind for name in source.names if (kind := _common(kept.seen[name], kept.types[name]))})
-    ]
+    spools = [_Spool(kept.blocks, {said[name]: kind for name in source.names if (kind := _common(kept.seen[name], kept.types[name]))})]
     texts = []
     for number, name in enumerate(name for name in source.names if said[name] not in spools[0].types):
         if all(kinds.is_boolean(kind) or kinds.is_int64(kind) for kind in kept.seen[name] - {pa.null()}):
             try:  # 0 and 1 above, true and false below
                 again = _kept(source, folder / f"truth-{number}", [name], {name: pa.bool_()})
-                spools.append(_Spool(again.files, again.rows, {said[name]: pa.bool_()}))
+                spools.append(_Spool(again.blocks, {said[name]: pa.bool_()}))
                 continue
             except pa.ArrowInvalid:
                 pass
         texts.append(name)
     if texts:
         again = _kept(source, folder / "text", texts, dict.fromkeys(texts, pa.string()))
-        spools.append(_Spool(again.files, again.rows, {said[name]: pa.string() for name in texts}))
+        spools.append(_Spool(again.blocks, {said[name]: pa.string() for name in texts}))
     return spools
 
 
@@ -149,8 +176,7 @@ def _settled(source: _Source, names: list[str], folder: Path) -> list[_Spool]:
 class _Kept:
     """Blocks on disk; per column the types that were found in them, and those that they are kept in."""
 
-    files: list[Path]
-    rows: list[int]
+    blocks: list[_Block]
     seen: dict[str, set[pa.DataType]]
     types: dict[str, set[pa.DataType]]
 
@@ -158,29 +184,25 @@ class _Kept:
 def _kept(source: _Source, folder: Path, columns: Sequence[str], types: dict[str, pa.DataType]) -> _Kept:
     """Parse some columns of all pieces side by side, and keep them in order."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = _Kept([], [], {name: set() for name in columns}, {name: set() for name in columns})
+    made = _Kept([], {name: set() for name in columns}, {name: set() for name in columns})
 
-    def work(numbered: tuple[int, Any]) -> tuple[Path, pa.Table, list[pa.DataType]]:
+    def work(numbered: tuple[int, Any]) -> tuple[_Block, list[pa.DataType], list[pa.DataType]]:
         number, piece = numbered
         table = source.parse(piece, columns, types)
-        path = folder / f"{number}.arrow"
         plain = [_narrow(_plain(column, name)) for name, column in zip(columns, table.columns, strict=True)]
-        block = pa.table(plain, names=_plain_names(columns))
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, block.schema) as writer:
-            writer.write_table(block)
-        return path, table, block.schema.types
+        narrow = pa.table(plain, names=_plain_names(columns))
+        return _Block.write(folder / f"{number}.arrow", narrow), table.schema.types, narrow.schema.types
 
     try:
-        for path, table, kept_as in in_order(work, enumerate(source.pieces())):
-            made.files.append(path)
-            made.rows.append(table.num_rows)
-            for name, found, kept in zip(columns, table.schema.types, kept_as, strict=True):
+        for block, found_as, kept_as in in_order(work, enumerate(source.pieces())):
+            made.blocks.append(block)
+            for name, found, kept in zip(columns, found_as, kept_as, strict=True):
                 made.seen[name].add(found)
                 made.types[name].add(kept)
     except pa.ArrowInvalid as error:
         if types:
             raise
-        raise DataError(source.row(str(error), sum(made.rows))) from error
+        raise DataError(source.row(str(error), sum(block.rows for block in made.blocks))) from error
     return made
 
 
@@ -349,7 +371,7 @@ def _parquet(path: Path, as_text: tuple[str, ...]) -> _Source:
     def pieces() -> Iterator[pa.Table]:
         try:
             with pa.parquet.ParquetFile(path, page_checksum_verification=True) as file:
-                for batch in file.iter_batches(max(1024, 4 * BLOCK // (8 * len(schema.names) or 1))):
+                for batch in file.iter_batches(max(1024, 2 * BLOCK // (8 * len(schema.names) or 1))):
                     table = pa.Table.from_batches([batch])
                     table.validate(full=True)  # text that is no UTF-8 would fail much later
                     yield table.select(shown)
@@ -406,9 +428,21 @@ def _csv(path: Path, start: bytes, delimiter: str, expected_rows: int | None, as
         raise DataError(row(str(error), 0)) from error
     keys = {name: pa.string() for name in names if plain_name(name) in as_text}
 
+    guessed: dict[str, pa.DataType] = {}  # by the pieces so far: to look whether a type still holds is faster than to guess it anew
+
     def parse(piece: tuple[bytes, bool], columns: Sequence[str], types: dict[str, pa.DataType]) -> pa.Table:
         text, has_header = piece
-        return _parsed(text, None if has_header else names, parsing, keys | types).select([*columns])
+        header, tried = None if has_header else names, {**guessed}
+        if tried:
+            with suppress(pa.ArrowInvalid):
+                return _parsed(text, header, parsing, tried | keys | types).select([*columns])
+        table = _parsed(text, header, parsing, keys | types)
+        found = dict(zip(table.column_names, table.schema.types, strict=True))
+        if not tried:
+            guessed.update({name: kind for name, kind in found.items() if kind in GUESSES})
+        for name in (name for name in tried if tried[name] != found[name]):
+            guessed.pop(name, None)
+        return table.select([*columns])
 
     return _Source(names, pieces, parse, row)
 
@@ -440,38 +474,40 @@ def _pieces(path: Path, delimiter: str, *, may_lack_newline: bool) -> Iterator[b
     stray = re.compile(rb'[^\r\n"' + re.escape(delimiter.encode()) + rb']"[^\r\n"' + re.escape(delimiter.encode()) + rb"]")
     lines = quotes = given = 0
     is_whole = False
-    rest, last, header = bytearray(), b"", b""
+    rest: list[bytes] = []  # what was read and not given
+    last = header = b""
     with path.open("rb") as file:
         while chunk := file.read(BLOCK):
             _check_bytes(chunk, decoder, lines)
-            lines, last = lines + chunk.count(b"\n"), chunk[-1:]
+            lines += chunk.count(b"\n")
             if b'"' in chunk:
                 quotes += chunk.count(b'"')
-                is_whole = is_whole or stray.search(bytes(rest[-2:]) + chunk) is not None
-            rest += chunk
-            if is_whole or (cut := _row_end(rest, quotes)) == 0:
+                is_whole = is_whole or stray.search(last[-2:] + chunk) is not None
+            last = chunk
+            cut = 0 if is_whole else _row_end(chunk, quotes)
+            if cut == 0:
+                rest.append(chunk)
                 continue
-            piece = bytes(rest[:cut])
-            del rest[:cut]
+            piece = b"".join([*rest, memoryview(chunk)[:cut]])
+            rest = [chunk[cut:]]
             header = header or piece[: piece.index(b"\n") + 1]
             _check_one_file(piece, header, delimiter, given)
             yield piece
-            given = lines - rest.count(b"\n")
+            given = lines - rest[0].count(b"\n")
     if not last:
         raise DataError("is empty.")
-    if last not in b"\r\n" and not may_lack_newline:
+    if last[-1:] not in b"\r\n" and not may_lack_newline:
         problem = f"ends without a newline after {lines} lines, as if it had been cut"
         raise DataError(f"{problem}. Fetch it again; if it is whole, add the newline or set prepare.expected_rows.")
     if quotes % 2:
         raise DataError(f"has {quotes} double quotes, an odd number: a quoted value is not closed, and would swallow rows.")
-    if rest.strip():
-        piece = bytes(rest)
+    if (piece := b"".join(rest)).strip():
         _check_one_file(piece, header or piece[: piece.find(b"\n") + 1], delimiter, given)
         yield piece
 
 
-def _row_end(text: bytes | bytearray, quotes: int) -> int:
-    """Give the place after the last newline that is not within quotes; ``quotes`` is their number up to the end."""
+def _row_end(text: bytes, quotes: int) -> int:
+    """Give the place after the last newline that is not within quotes, 0 without one; ``quotes`` is their number up to the end."""
     end = len(text)
     while (place := text.rfind(b"\n", 0, end)) >= 0:
         quotes -= text.count(b'"', place, end)
