@@ -370,7 +370,7 @@ class _Context:
         raw = self.frame[column.raw]
         if column.dtype == "category":
             codes, names = _named(raw)
-            kept = np.append(pd.Index(column.categories, dtype="str").get_indexer(names), -1)
+            kept = np.append(pd.Index(column.categories, dtype="str").get_indexer(pd.Index(names)), -1)
             return pd.Series(pd.Categorical.from_codes(kept[codes], dtype=column.pandas_type()), index=raw.index)
         if column.key == OWN:
             made: Any = self._own(column)[column.of.removeprefix("own:")][-len(raw) :]

@@ -103,9 +103,11 @@ def _first_amount(past: Earlier, amount: Floats) -> Floats:
 
 
 def _of_labels(past: Earlier, label: NDArray[np.int8], delay: int) -> dict[str, Floats]:
-    known_from = np.unique(past.time)
-    width = len(known_from) + 1
-    rank, bound = np.searchsorted(known_from, past.time), np.searchsorted(known_from, past.time - delay, side="right")
+    time = np.empty_like(past.time)
+    time[past.order] = past.time  # tables mostly stand in order of time: there, places are found several times as fast
+    known_from, width = np.sort(time), len(time) + 1
+    rank = np.searchsorted(known_from, time)[past.order]  # of rows that are earlier; what is known was made before so many
+    bound = np.searchsorted(known_from, time - delay, side="right")[past.order]
     numbered = past.entity - past.entity.min(initial=0)
     end = np.minimum(np.searchsorted(numbered * width + rank, numbered * width + bound), past.end)
     known = _between(label >= 0, past.first, end)
@@ -125,5 +127,5 @@ def entities(columns: list[pd.Series]) -> Integers:
     for column in columns:
         codes, found = pd.factorize(column)
         numbers = np.where((numbers < 0) | (codes < 0), -1, numbers * (len(found) + 1) + codes)
-        numbers = np.where(numbers < 0, -1, np.unique(numbers, return_inverse=True)[1])
+        numbers = np.where(numbers < 0, -1, pd.factorize(numbers)[0])
     return numbers

@@ -30,8 +30,7 @@ def check_columns(matrix: pd.DataFrame, label: NDArray[np.int8], highest: float,
         DataError: the first such column, with its AUC.
 
     """
-    rows = np.random.default_rng(0).permutation(len(label))[:ROWS]
-    y, half = label[rows].astype(np.intp), (np.arange(len(rows)) >= len(rows) / 2).astype(np.intp)
+    y, half = label.astype(np.intp), np.random.default_rng(0).permutation(len(label)) % 2
     if np.bincount(2 * half + y, minlength=4).min() < FEWEST:
         return
     sharpest = _sharpness(highest)
@@ -39,7 +38,7 @@ def check_columns(matrix: pd.DataFrame, label: NDArray[np.int8], highest: float,
     for name in matrix:
         if raw[str(name)] in allowed:
             continue
-        bins = _binned(matrix[name].iloc[rows])
+        bins = _binned(matrix[name])
         found, hits, misses = told(np.bincount(4 * bins + 2 * half + y, minlength=4 * (int(bins.max()) + 1)).reshape(-1, 2, 2))
         if found > highest or hits - misses > sharpest:
             raise DataError(
@@ -76,7 +75,8 @@ def _binned(values: pd.Series) -> NDArray[np.intp]:
     if isinstance(values.dtype, pd.CategoricalDtype):
         return values.cat.codes.to_numpy().astype(np.intp) + 1
     numbers = values.to_numpy()
-    some = np.sort(numbers[~np.isnan(numbers)][:EDGE_ROWS])
+    known = numbers[~np.isnan(numbers)]
+    some = np.sort(known[:: max(1, len(known) // EDGE_ROWS)])
     edges = np.unique(some[np.linspace(0, len(some), BINS + 1)[1:-1].astype(np.intp)]) if len(some) else some
     return np.where(np.isnan(numbers), 0, np.searchsorted(edges, numbers, side="left") + 1)
 

@@ -1,5 +1,7 @@
 """From a raw table to splits that any booster can read."""
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from stages.common import contract, log
 from stages.common.errors import DataError
 from stages.common.step import Run
 from stages.features import features as feature
-from stages.features import own
+from stages.features import history, own
 from stages.features.features import RESERVED, Features, Roles, spoken
 from stages.prepare import check, generate, ieee_cis
 from stages.prepare.build import Rows, build
@@ -18,8 +20,10 @@ from stages.prepare.config import Config
 from stages.prepare.join import join
 from stages.prepare.matrix import Matrix
 from stages.prepare.raw import Raw, in_memory
-from stages.prepare.read import in_order, read
+from stages.prepare.read import AT_ONCE, read
 from stages.prepare.split import SPLITS, split
+
+RAW = ("table", "joined")  # folders of raw blocks
 
 
 def prepare(config: Config, run: Run) -> dict[str, Any]:
@@ -43,8 +47,11 @@ def prepare(config: Config, run: Run) -> dict[str, Any]:
         there = {key: values for key, values in beside.items() if values is not None}
         matrix.write(run.out / f"{numbered[1]}.parquet", built.places, mine, there)
 
-    for _ in in_order(write, enumerate(SPLITS)):
-        pass
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        written = pool.map(write, enumerate(SPLITS))
+        for name in RAW:  # blocks that were read for the last time; to take them away takes time, too
+            pool.submit(shutil.rmtree, run.folder / name, ignore_errors=True)
+        list(written)
     (run.out / "features.json").write_bytes(contract.dump(built.features.to_json()))
     (run.out / "data.json").write_bytes(contract.dump(description(config, built.features, rows, notes)))
     return {"rows": len(table), "positives": int(rows.y.sum()), "features": len(built.features.names)}
@@ -132,16 +139,17 @@ def known_rows(config: Config, table: Raw) -> tuple[Rows, Roles, list[str]]:
     odd += [check.few_positives(y[part == number], name) for number, name in enumerate(SPLITS) if name in ("valid", "test")]
     made_of = roles(config, positive, negative)
     if entities is None and made_of.keys:  # judging goes by who acts, too: by the first key
-        entities = entity_names(together(feature.acting(known, made_of, made_of.keys[0][0])))
+        entities = together(feature.acting(known, made_of, made_of.keys[0][0]))
     return Rows(known, y, times, entities, part), made_of, [note for note in odd if note]
 
 
-def together(parts: list[pd.Series]) -> pd.Series:
-    """Name who acts by several columns as one text; missing where one of them is."""
-    named = parts[0].astype("str")
-    for part in parts[1:]:
-        named = named + "|" + part.astype("str")
-    return named
+def together(parts: list[pd.Series]) -> NDArray[np.object_]:
+    """Name who acts by several columns as one text; None where one of them is missing."""
+    codes, numbers = pd.factorize(history.entities(parts))
+    first = np.flatnonzero(~pd.Series(codes).duplicated().to_numpy())  # of each, in the order of the numbers
+    words = (map(str, part.iloc[first]) for part in parts)
+    names = [None if number < 0 else "|".join(word) for number, *word in zip(numbers, *words, strict=True)]
+    return np.array(names, dtype=object)[codes]
 
 
 def roles(config: Config, positive: str, negative: str) -> Roles:

@@ -121,7 +121,7 @@ class _Block:
 
     def read(self, names: Sequence[str]) -> dict[str, pa.ChunkedArray]:
         """Give some columns."""
-        found = {}
+        found: dict[str, pa.ChunkedArray] = {}
         with pa.memory_map(str(self.path)) as file:
             for place in sorted({self.places[name] for name in names}):
                 file.seek(place)
