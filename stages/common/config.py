@@ -178,4 +178,8 @@ def _typed(values: Mapping[str, Any], origins: Mapping[str, str], name: str) -> 
             reason = first["msg"].removeprefix("Value error, ")
             found = f", found {repr(first['input'])[:80]}" if first["loc"] else ""  # else: the section as a whole
             raise ConfigError(f"{origin}: {where}: {reason}{found}{more}.") from error
+    for section, options in sections.items():
+        if unmet := options.unmet(sections):
+            where = f"{section}.{unmet}"
+            raise ConfigError(f"{origins.get('.'.join(where.split(' ')[0].split('.')[:2]), name)}: {where}.")
     return sections

@@ -1,5 +1,6 @@
 """How a stage states its options: typed fields with a default that works on a laptop."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +16,10 @@ class Section(BaseModel):
     def result_fields(cls) -> list[str]:
         """Names of the fields that can change a result; they are part of the step's recipe."""
         return sorted(name for name, field in cls.model_fields.items() if changes_result(field))
+
+    def unmet(self, sections: Mapping[str, Any]) -> str:  # noqa: ARG002 - most sections ask nothing of the others
+        """Say which option needs what another section lacks, as ``option needs ...``; nothing if all is there."""
+        return ""
 
 
 def result(default: Any, doc: str, **checks: Any) -> Any:

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -45,6 +46,14 @@ class Config(Section):
         "for every row of valid and test; never shipped",
     )
     min_gain: float = result(0.005, "difference of the search's metric that counts against the champion; less is noise", ge=0, lt=1)
+
+    def unmet(self, sections: Mapping[str, Any]) -> str:
+        """Ask for the columns that a threshold goes by."""
+        if self.alerts_per_day is not None and sections["prepare"].time is None:
+            return "alerts_per_day needs an event time to know a day by: set prepare.time"
+        if self.costs and self.costs.missed == "amount" and sections["prepare"].amount is None:
+            return "costs.missed needs the amount that it names: set prepare.amount, or give a number"
+        return ""
 
     def raw(self) -> dict[str, str]:
         """Give the raw files that evaluate reads, by name."""

@@ -169,6 +169,19 @@ def test_it_is_part_of_the_evaluation(pipeline: Pipeline) -> None:
     assert pipeline.do("evaluate", *sets)["state"] == "done"
 
 
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (("evaluate.alerts_per_day=5", "prepare.time=null", "prepare.split=random"), r"--set.*evaluate\.alerts_per_day needs an event time"),
+        (("evaluate.costs={missed: amount, false_alarm: 1}",), r"--set.*evaluate\.costs\.missed needs the amount.*prepare\.amount"),
+    ],
+)
+def test_what_a_threshold_goes_by_is_asked_for_before_anything_is_trained(tmp_path: Path, sets: tuple[str, ...], message: str) -> None:
+    new_pipeline(tmp_path, honest_table(100))
+    with pytest.raises(ConfigError, match=message):
+        configs.load(tmp_path / "config.yaml", sets, {})
+
+
 @pytest.mark.parametrize("costs", ["{missed: lots, false_alarm: 1}", "{missed: -1, false_alarm: 1}", "{missed: true, false_alarm: 1}"])
 def test_costs_that_are_none_are_refused(tmp_path: Path, costs: str) -> None:
     new_pipeline(tmp_path, honest_table(100))
