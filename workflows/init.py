@@ -12,6 +12,7 @@ import pandas as pd
 from pandas.api import types
 
 from stages.common.errors import MissingInput, UsageError
+from stages.common.step import shown
 from stages.prepare import check
 from stages.prepare.config import plain_name
 from stages.prepare.raw import in_memory
@@ -167,9 +168,11 @@ def _drops(frame: pd.DataFrame, time: pd.Series | None) -> list[Guess]:
 
 
 def _delimiter(path: Path) -> str:
-    if not path.is_file():
-        raise MissingInput(f"{path}: there is no such file. Give surefoot init one CSV or Parquet file.")
-    with path.open("rb") as file:
+    """Tell by a file's header, or by that of a folder's first file."""
+    files = [path] if path.is_file() else shown(path)
+    if not files:
+        raise MissingInput(f"{path}: there is no such file. Give surefoot init a CSV or Parquet file, or a folder of such files.")
+    with files[0].open("rb") as file:
         header = file.readline(1 << 16)
     return "," if header.startswith(b"PAR1") else max(",;\t|", key=lambda mark: header.count(mark.encode()))
 

@@ -149,18 +149,23 @@ def raw_digest(store: Store, place: str, option: str = "prepare.path") -> str:
     return found
 
 
+def shown(folder: Path) -> list[Path]:
+    """Give a folder's files in the order of their names, without those that begin, or lie in a folder that begins, with ``.`` or ``_``."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [path for path in files if not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)]
+
+
 def listing(store: Store, folder: Path) -> dict[str, dict[str, str]]:
-    """Give the digests of a folder's files, without those whose names begin with ``.`` or ``_``; its own digest is this document's.
+    """Give the digests of a folder's files; its own digest is this document's.
 
     Raises:
         MissingInput: there is no file.
 
     """
-    found = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    shown = {name.as_posix(): path for name, path in found.items() if not any(part.startswith((".", "_")) for part in name.parts)}
-    if not shown:
+    files = shown(folder)
+    if not files:
         raise MissingInput(f"{folder}: the folder holds no file. Set prepare.path to a table, or to a folder of tables.")
-    return {"files": {name: raw_digest(store, str(path)) for name, path in shown.items()}}
+    return {"files": {path.relative_to(folder).as_posix(): raw_digest(store, str(path)) for path in files}}
 
 
 def _download(store: Store, key: str, path: Path) -> str:

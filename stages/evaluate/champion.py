@@ -26,7 +26,6 @@ from stages.families import metrics
 from stages.features import features as feature
 from stages.features.features import Column, Features, Roles
 
-EXACT = 2**24  # whole numbers below it are float32s
 NONE, UNSURE = "no champion", "cannot tell"
 
 
@@ -177,7 +176,7 @@ def _again(their: Column, theirs: Features, ours: Features, made: pd.DataFrame) 
         values = values.astype("str")
     elif their.of == "frequency" and {value for value, _ in their.counts} & {"true", "false"}:
         return None  # counted as truth values, which are 1 and 0 here
-    elif their.of == "frequency" and not ((values.dropna() % 1 == 0) & (values.dropna().abs() < EXACT)).all():
+    elif their.of == "frequency" and not ((values.dropna() % 1 == 0) & (values.dropna().abs() < feature.EXACT)).all():
         return None
     frame = pd.DataFrame(dict.fromkeys(their.sources, values))
     return feature.apply(Features((their,), (), theirs.roles), frame)[their.name]

@@ -21,6 +21,7 @@ import pyarrow.parquet
 import pyarrow.types as kinds
 
 from stages.common.errors import DataError
+from stages.common.step import shown
 from stages.prepare.check import headless
 from stages.prepare.config import MISSING, plain_name
 from stages.prepare.raw import MOST, Raw
@@ -66,10 +67,7 @@ def read(path: Path, folder: Path, *, delimiter: str = ",", expected_rows: int |
         DataError: the file is damaged, cut, or not what its name says.
 
     """
-    if path.is_dir():
-        source = _folder({one.relative_to(path): one for one in sorted(path.rglob("*")) if one.is_file()}, delimiter, as_text)
-    else:
-        source = _file(path, delimiter, expected_rows, as_text)
+    source = _folder(path, delimiter, as_text) if path.is_dir() else _file(path, delimiter, expected_rows, as_text)
     names = _names(source.names, delimiter)
     folder.mkdir(parents=True, exist_ok=True)
     spools = _settled(source, names, folder)
@@ -284,12 +282,11 @@ def _file(path: Path, delimiter: str, expected_rows: int | None, as_text: tuple[
     return _parquet(path, as_text) if start.startswith(b"PAR1") else _csv(path, start, delimiter, expected_rows, as_text)
 
 
-def _folder(files: dict[Path, Path], delimiter: str, as_text: tuple[str, ...]) -> _Source:
+def _folder(folder: Path, delimiter: str, as_text: tuple[str, ...]) -> _Source:
     """Put the files of a folder under each other: all have the same columns, in any order."""
     sources: list[_Source] = []
-    for name, path in files.items():
-        if any(part.startswith((".", "_")) for part in name.parts):
-            continue
+    for path in shown(folder):
+        name = path.relative_to(folder)
         with _about(name):
             source = _file(path, delimiter, None, as_text)
             sources.append(_keyed(name, replace(source, names=_names(source.names, delimiter)), source.names, as_text))

@@ -172,7 +172,10 @@ def test_it_is_part_of_the_evaluation(pipeline: Pipeline) -> None:
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
-        (("evaluate.alerts_per_day=5", "prepare.time=null", "prepare.split=random"), r"--set.*evaluate\.alerts_per_day needs an event time"),
+        (
+            ("evaluate.alerts_per_day=5", "prepare.time=null", "prepare.split=random"),
+            r"--set.*evaluate\.alerts_per_day needs an event time",
+        ),
         (("evaluate.costs={missed: amount, false_alarm: 1}",), r"--set.*evaluate\.costs\.missed needs the amount.*prepare\.amount"),
     ],
 )

@@ -224,8 +224,19 @@ def test_a_role_that_a_column_cannot_have_is_refused(table: Any, option: str, li
 
 
 def test_a_table_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(MissingInput, match="there is no such file"):
-        guess(tmp_path)
+    for place in (tmp_path / "none.csv", tmp_path):  # a folder without a file
+        with pytest.raises(MissingInput, match=f"{place}: there is no such file"):
+            guess(place)
+
+
+def test_a_folder_of_daily_files(tmp_path: Path) -> None:
+    for day in (1, 2):
+        folder = tmp_path / "in" / f"day={day}"
+        folder.mkdir(parents=True)
+        pd.DataFrame({"n": range(100), "y": [0, 1] * 50}).to_csv(folder / "part.csv", index=False, sep=";")
+    found = guessed(tmp_path / "in", beside=tmp_path)
+
+    assert (found["path"], found["delimiter"], found["label"]) == ("in", ";", "y")
 
 
 def test_odd_names_and_values_survive_the_config(table: Any) -> None:
