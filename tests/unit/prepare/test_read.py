@@ -48,6 +48,11 @@ MIXED = {
     "keys, then text": (["007", "1.0", "x"], ["007", "1.0", "x"]),
     "digits, then truths": (["1", "0", "true", "FALSE"], [True, False, True, False]),
     "numbers, then truths": (["12", "true"], ["12", "true"]),
+    "truths, then digits": (["true", "0", "1"], [True, False, True]),
+    "numbers, then nothing": (["1", "2.5", "", "NA"], [1.0, 2.5, None, None]),
+    "numbers, then text, then numbers": (["1", "2.50", "x", "3"], ["1", "2.50", "x", "3"]),
+    "text, then days": (["soon", "2024-01-31"], ["soon", "2024-01-31"]),
+    "text, then nothing, then numbers": (["x", "", "7"], ["x", None, "7"]),
     "days, then times": (["2024-01-31", "2024-01-31 10:00:00"], [pd.Timestamp("2024-01-31"), pd.Timestamp("2024-01-31 10:00")]),
     "seconds, then finer": (
         ["2024-01-31 10:00:00", "2024-01-31 10:00:00.5"],
