@@ -171,7 +171,8 @@ def _delimiter(path: Path) -> str:
     """Tell by a file's header, or by that of a folder's first file."""
     files = [path] if path.is_file() else shown(path)
     if not files:
-        raise MissingInput(f"{path}: there is no such file. Give surefoot init a CSV or Parquet file, or a folder of such files.")
+        problem = "the folder holds no file" if path.is_dir() else "there is no such file"
+        raise MissingInput(f"{path}: {problem}. Give surefoot init a CSV or Parquet file, or a folder of such files.")
     with files[0].open("rb") as file:
         header = file.readline(1 << 16)
     return "," if header.startswith(b"PAR1") else max(",;\t|", key=lambda mark: header.count(mark.encode()))

@@ -179,7 +179,6 @@ def _typed(values: Mapping[str, Any], origins: Mapping[str, str], name: str) -> 
             found = f", found {repr(first['input'])[:80]}" if first["loc"] else ""  # else: the section as a whole
             raise ConfigError(f"{origin}: {where}: {reason}{found}{more}.") from error
     for section, options in sections.items():
-        if unmet := options.unmet(sections):
-            where = f"{section}.{unmet}"
-            raise ConfigError(f"{origins.get('.'.join(where.split(' ')[0].split('.')[:2]), name)}: {where}.")
+        for option, reason in options.unmet(sections).items():
+            raise ConfigError(f"{origins.get(f'{section}.{option}', name)}: {section}.{option} {reason}.")
     return sections

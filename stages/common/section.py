@@ -17,9 +17,9 @@ class Section(BaseModel):
         """Names of the fields that can change a result; they are part of the step's recipe."""
         return sorted(name for name, field in cls.model_fields.items() if changes_result(field))
 
-    def unmet(self, sections: Mapping[str, Any]) -> str:  # noqa: ARG002 - most sections ask nothing of the others
-        """Say which option needs what another section lacks, as ``option needs ...``; nothing if all is there."""
-        return ""
+    def unmet(self, sections: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: ARG002 - most sections ask nothing of the others
+        """Say, by option, what it needs that another section lacks."""
+        return {}
 
 
 def result(default: Any, doc: str, **checks: Any) -> Any:

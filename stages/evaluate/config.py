@@ -47,13 +47,14 @@ class Config(Section):
     )
     min_gain: float = result(0.005, "difference of the search's metric that counts against the champion; less is noise", ge=0, lt=1)
 
-    def unmet(self, sections: Mapping[str, Any]) -> str:
+    def unmet(self, sections: Mapping[str, Any]) -> Mapping[str, str]:
         """Ask for the columns that a threshold goes by."""
+        found = {}
         if self.alerts_per_day is not None and sections["prepare"].time is None:
-            return "alerts_per_day needs an event time to know a day by: set prepare.time"
+            found["alerts_per_day"] = "needs an event time to know a day by: set prepare.time"
         if self.costs and self.costs.missed == "amount" and sections["prepare"].amount is None:
-            return "costs.missed needs the amount that it names: set prepare.amount, or give a number"
-        return ""
+            found["costs"] = "names the amount as the cost of what is missed: set prepare.amount, or give a number"
+        return found
 
     def raw(self) -> dict[str, str]:
         """Give the raw files that evaluate reads, by name."""

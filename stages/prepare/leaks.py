@@ -12,7 +12,7 @@ from stages.features import features as feature
 from stages.features.features import Column, Features
 
 ROWS = 100_000  # of train, at most, to score each column by
-BINS, EDGE_ROWS = 64, 20_000  # bins of a number's values, at equal counts among that many
+BINS, EDGE_ROWS = 64, 20_000  # bins of a number's values, at equal counts among that many, drawn by chance: rows may alternate
 FEWEST = 20  # positives, and negatives, below which an AUC says nothing
 AS_TIME = 0.95  # rank correlation with the event time from which a column is the time again; three steps reach .943
 NEAR_TIME, FEW_TIMES = 0.9, 2_000  # what has no such correlation in so many rows is not looked at in all
@@ -20,7 +20,7 @@ TIME_ROWS, FEWEST_TIMES = 20_000, 100  # rows at most, and values at least, from
 
 
 def check_columns(matrix: pd.DataFrame, label: NDArray[np.int8], highest: float, allowed: list[str], features: Features) -> None:
-    """Refuse a column that tells the label alone, or a copy of it with some noise.
+    """Refuse a column that tells the label alone, or a copy of it with some noise; of train, ``ROWS`` rows are enough.
 
     Each value's (or bin's) share of positives is taken from one half of the train rows and scored on the other, so that a value
     that stands once tells nothing. A copy with slips has a lower AUC than what is as sharp and goes by degrees: so a column is
@@ -76,7 +76,7 @@ def _binned(values: pd.Series) -> NDArray[np.intp]:
         return values.cat.codes.to_numpy().astype(np.intp) + 1
     numbers = values.to_numpy()
     known = numbers[~np.isnan(numbers)]
-    some = np.sort(known[:: max(1, len(known) // EDGE_ROWS)])
+    some = np.sort(known[np.random.default_rng(0).integers(0, len(known), EDGE_ROWS)] if len(known) > EDGE_ROWS else known)
     edges = np.unique(some[np.linspace(0, len(some), BINS + 1)[1:-1].astype(np.intp)]) if len(some) else some
     return np.where(np.isnan(numbers), 0, np.searchsorted(edges, numbers, side="left") + 1)
 

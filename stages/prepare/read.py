@@ -6,7 +6,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -420,28 +420,34 @@ def _csv(path: Path, start: bytes, delimiter: str, expected_rows: int | None, as
         first, _ = next(pieces(), (b"", True))
         if not first.strip():
             raise DataError("holds nothing but empty lines.")
-        names = _parsed(first, None, parsing, {}).column_names
+        start_table = _parsed(first, None, parsing, {})
     except pa.ArrowInvalid as error:
         raise DataError(row(str(error), 0)) from error
+    names = start_table.column_names
     keys = {name: pa.string() for name in names if plain_name(name) in as_text}
-
-    guessed: dict[str, pa.DataType] = {}  # by the pieces so far: to look whether a type still holds is faster than to guess it anew
+    # To look whether a type holds is faster than to guess it. What a piece gives depends on these and on itself, not on other pieces.
+    guessed = {name: kind for name, kind in zip(names, start_table.schema.types, strict=True) if kind in GUESSES and name not in keys}
+    wrong: set[str] = set()  # columns of which some piece is of another type: not to be tried again
 
     def parse(piece: tuple[bytes, bool], columns: Sequence[str], types: dict[str, pa.DataType]) -> pa.Table:
         text, has_header = piece
-        header, tried = None if has_header else names, {**guessed}
-        if tried:
-            with suppress(pa.ArrowInvalid):
-                return _parsed(text, header, parsing, tried | keys | types).select([*columns])
-        table = _parsed(text, header, parsing, keys | types)
-        found = dict(zip(table.column_names, table.schema.types, strict=True))
-        if not tried:
-            guessed.update({name: kind for name, kind in found.items() if kind in GUESSES})
-        for name in (name for name in tried if tried[name] != found[name]):
-            guessed.pop(name, None)
-        return table.select([*columns])
+        header, known = None if has_header else names, keys | types
+        try:
+            table = _parsed(text, header, parsing, {name: kind for name, kind in guessed.items() if name not in wrong} | known)
+        except pa.ArrowInvalid:
+            table = _parsed(text, header, parsing, known)
+        hoped = [guessed.get(name, table[name].type) if name not in known else table[name].type for name in columns]
+        made = [_as_hoped(table[name], kind) for name, kind in zip(columns, hoped, strict=True)]
+        wrong.update(name for name, column, kind in zip(columns, made, hoped, strict=True) if column.type != kind)
+        return pa.table(made, names=[*columns])
 
     return _Source(names, pieces, parse, row)
+
+
+def _as_hoped(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Give a column the type that it would have been found to have, had that been tried."""
+    holds = kinds.is_null(column.type) or (kinds.is_int64(column.type) and kinds.is_float64(kind))
+    return column.cast(kind, safe=False) if holds else column
 
 
 def _check_kind(start: bytes) -> None:

@@ -176,7 +176,7 @@ def test_it_is_part_of_the_evaluation(pipeline: Pipeline) -> None:
             ("evaluate.alerts_per_day=5", "prepare.time=null", "prepare.split=random"),
             r"--set.*evaluate\.alerts_per_day needs an event time",
         ),
-        (("evaluate.costs={missed: amount, false_alarm: 1}",), r"--set.*evaluate\.costs\.missed needs the amount.*prepare\.amount"),
+        (("evaluate.costs={missed: amount, false_alarm: 1}",), r"--set.*evaluate\.costs names the amount.*prepare\.amount"),
     ],
 )
 def test_what_a_threshold_goes_by_is_asked_for_before_anything_is_trained(tmp_path: Path, sets: tuple[str, ...], message: str) -> None:

@@ -13,6 +13,7 @@ from stages.common import yaml
 from stages.common.errors import DataError
 from stages.features import features as feature
 from stages.features import history
+from stages.features.features import Roles
 from stages.prepare import generate, ieee_cis, leaks
 from stages.prepare.config import Config
 from stages.prepare.join import join
@@ -170,6 +171,17 @@ def test_an_id_in_words_is_left_out_and_the_reason_told(prepare: Prepare, many: 
 def test_honest_tables_pass(prepare: Prepare, seed: int) -> None:
     made = prepare(generated_rows=2_000, generated_seed=100 + seed, min_per_class=1)
     assert not [note for note in made.data["notes"] if "rise or fall" in note]
+
+
+@pytest.mark.parametrize(("rows", "period"), [(40_000, 2), (60_000, 3), (100_000, 5), (300, 2)])
+def test_rows_that_alternate_hide_no_copy_of_the_label(rows: int, period: int) -> None:
+    """Debit and credit, order and payment: whatever stands in every other row, the edges of bins come from all."""
+    values = np.where(np.arange(rows) % period == 0, 0.0, np.random.default_rng(1).random(rows))
+    frame = pd.DataFrame({"x": values, "y": (values > 0.5).astype(int)})
+    features = feature.fit(frame, Roles("y", "1", "0"), 256)
+
+    with pytest.raises(DataError, match="column 'x' alone tells the label"):
+        leaks.check_columns(feature.apply(features, frame), frame["y"].to_numpy(np.int8), 0.95, [], features)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -17,7 +17,8 @@ ROLES = {"label": "is_fraud", "time": "time", "id": "transaction", "entity": "cu
 def small(monkeypatch: pytest.MonkeyPatch, block: int, columns: int) -> None:
     """Let few bytes be parsed, and few columns be in memory at a time."""
     monkeypatch.setattr(read, "BLOCK", block)
-    monkeypatch.setattr(raw, "MOST", columns)
+    for module in (raw, read):
+        monkeypatch.setattr(module, "MOST", columns)
 
 
 @pytest.mark.parametrize("as_parquet", [False, True], ids=["csv", "parquet"])

@@ -81,6 +81,15 @@ def test_blocks_of_any_size_give_one_table(
     assert found == [value for value in wanted for _ in range(30)]
 
 
+def test_types_do_not_depend_on_which_block_is_parsed_first(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Halves, then whole numbers; beside them a column whose type changes where several blocks are at work."""
+    monkeypatch.setattr(module, "BLOCK", 1 << 10)
+    rows = [f"{number % 50 + (number < 60) / 2},{number % 7}{'.5' * (number > 400)}\n" for number in range(3000)]
+    path = written(("x,y\n" + "".join(rows)).encode())
+
+    assert {tuple(map(str, read(path).dtypes)) for _ in range(30)} == {("float32", "float64")}
+
+
 @pytest.mark.parametrize("block", [1, 64])
 def test_a_wrong_row_is_told_by_its_number_in_the_file(written: Any, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr(module, "BLOCK", block)

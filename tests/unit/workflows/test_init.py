@@ -224,8 +224,8 @@ def test_a_role_that_a_column_cannot_have_is_refused(table: Any, option: str, li
 
 
 def test_a_table_that_is_not_there(tmp_path: Path) -> None:
-    for place in (tmp_path / "none.csv", tmp_path):  # a folder without a file
-        with pytest.raises(MissingInput, match=f"{place}: there is no such file"):
+    for place, problem in ((tmp_path / "none.csv", "there is no such file"), (tmp_path, "the folder holds no file")):
+        with pytest.raises(MissingInput, match=f"{place}: {problem}"):
             guess(place)
 
 
