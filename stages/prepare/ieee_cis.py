@@ -36,14 +36,14 @@ HOURS = (6.4, 5.7, 4.5, 3.2, 2.1, 1.1, 0.5, 0.25, 0.1, 0.15, 0.25, 0.6, 1.3, 2.6
 HOURS_FRAUD = (1, 0.95, 1, 1.05, 1.3, 1.7, 2.2, 2.8, 3.0, 2.7, 1.9, 1.3, 0.75, 0.6, 0.55, 0.65, 0.85, 1, 1.05, 1.05, 1.05, 1.1, 1.1, 1.1)
 # By product: share of clients who come back, of compromised clients the share that looks it, and where their traits then lie.
 LASTING = np.array([0.53, 0.6, 0.22, 0.22, 0.27])
-BLATANT = np.array([0.14, 0.6, 0.94, 0.68, 0.78])
+BLATANT = np.array([0.14, 0.58, 0.97, 0.68, 0.78])
 BLATANT_TRAITS = (2.3, 2.6, 1.7)  # account, velocity, event, in standard deviations
-SUBTLE_TRAITS = (0.82, 1.18, 0.9)
+SUBTLE_TRAITS = (0.76, 1.1, 0.84)
 PLAIN = 0.2  # a table ten times smaller than 200,000 rows shows fraud so much more plainly: it has less of it to learn from
 HOME = 0.75  # of people live where most with their card do
 PERSISTENCE = 0.88  # of a compromised client's rows after the first fraud are fraud
 FEW, FEW_UNPLACED = 4, 16  # rows of a client, with an address and without one: up to here more of them invite fraud, then they lower it
-LATE = 0.6  # of compromised clients with several rows were legit at first
+LATE = 0.4  # of compromised clients with several rows were legit at first
 UNPUBLISHED: dict[str, dict[str, Any]] = {
     "id_23": {"values": [["IP_PROXY:TRANSPARENT", 3500], ["IP_PROXY:ANONYMOUS", 1070], ["IP_PROXY:HIDDEN", 600]], "others": [0, 0]},
     "id_27": {"values": [["Found", 5155], ["NotFound", 14]], "others": [0, 0]},
@@ -133,7 +133,7 @@ class Rows:
         share[order] = (passed - size[order] / 2 - before) / (ends[kind[order]] - before)
         return share[self.client]
 
-    def view(self, account: float = 0, velocity: float = 0, event: float = 0, habit: float = 0.5) -> Floats:
+    def view(self, account: float = 0, velocity: float = 0, event: float = 0, habit: float = 0.42) -> Floats:
         """See the traits through noise, of which a share is the client's habit; about 1 wide."""
         rest = max(0.05, 1 - account**2 - velocity**2 - event**2)
         seen = np.float32((rest * habit) ** 0.5) * self.habit() + np.float32((rest * (1 - habit)) ** 0.5) * self.noise()
