@@ -1,6 +1,6 @@
 """What the store, the processes, the checks and the judging cost beside a plain script of the same fits. Printed, never a limit.
 
-SUREFOOT_BENCH_ROWS and SUREFOOT_BENCH_TRIALS say how large; at full size (590540 rows, 20 trials) a pair takes hours on two cores.
+SUREFOOT_BENCH_ROWS, SUREFOOT_BENCH_TRIALS and SUREFOOT_BENCH_PAIRS say how large; at full size (590540 rows, 20 trials) a pair takes hours on two cores.
 """
 
 import json
@@ -16,8 +16,8 @@ import pytest
 from stages.common import recipe
 from stages.prepare import ieee_cis
 
-ROWS, TRIALS = (int(os.environ.get(f"SUREFOOT_BENCH_{name}", default)) for name, default in (("ROWS", "20000"), ("TRIALS", "20")))
-PAIRS = 3
+SIZES = {"ROWS": 20_000, "TRIALS": 20, "PAIRS": 3}
+ROWS, TRIALS, PAIRS = (int(os.environ.get(f"SUREFOOT_BENCH_{name}", default)) for name, default in SIZES.items())
 
 
 def _run(*command: str) -> tuple[float, str]:
