@@ -5,8 +5,9 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -81,13 +82,22 @@ class Column:
         return self.sources[0]
 
     @property
+    def is_raw_number(self) -> bool:
+        """Tell whether it is a raw column of numbers as it stands."""
+        return not self.of and self.dtype != "category"
+
+    @property
     def is_history(self) -> bool:
         """Tell whether it needs the rows that came before."""
         return bool(self.key)
 
     def pandas_type(self) -> Any:
         """Give the type of the matrix's column; a category's type has all that were kept, in their order."""
-        return pd.CategoricalDtype(pd.Index(self.categories, dtype="str")) if self.dtype == "category" else self.dtype
+        return self._categorical if self.dtype == "category" else self.dtype
+
+    @cached_property
+    def _categorical(self) -> pd.CategoricalDtype:
+        return pd.CategoricalDtype(pd.Index(self.categories, dtype="str"))
 
     def to_json(self) -> dict[str, Any]:
         """Give this column's entry in features.json."""
@@ -343,17 +353,36 @@ def apply(features: Features, frame: pd.DataFrame, past: pd.DataFrame | None = N
         DataError: a column is missing, or its values cannot be what they were in train.
 
     """
-    context = _Context(frame, features, past)
-    made = {}
+    there = {*frame.columns}
+    if absent := [raw for column in features.columns for raw in column.sources if raw not in there]:
+        raise DataError(f"column {absent[0]!r} is missing: the model was trained with it.")
+    parts = [_numbers(frame, features, "float32"), _numbers(frame, features, "float64")]
+    context, made = _Context(frame, features, past), {}
     for column in features.columns:
-        if absent := [raw for raw in column.sources if raw not in frame.columns]:
-            raise DataError(f"column {absent[0]!r} is missing: the model was trained with it.")
+        if column.is_raw_number:
+            continue
         try:
             made[column.name] = context.values(column)
         except (TypeError, ValueError) as error:
             wanted = "times" if column.of in CLOCK else "numbers"
             raise DataError(f"column {column.raw!r} should hold {wanted}, as in training ({str(error)[:100]!r}).") from error
-    return pd.DataFrame(made, index=frame.index)
+    whole = pd.concat([*parts, pd.DataFrame(made, index=frame.index)], axis=1)
+    return whole if [*whole] == features.names else whole[features.names]
+
+
+def _numbers(frame: pd.DataFrame, features: Features, dtype: Literal["float32", "float64"]) -> pd.DataFrame:
+    """Give the raw columns that are numbers of this type: of one row, hundreds at once take no longer than a few."""
+    columns = [column for column in features.columns if column.is_raw_number and column.dtype == dtype]
+    raws = [column.raw for column in columns]
+    try:
+        return frame[raws].astype(dtype).set_axis([column.name for column in columns], axis=1)
+    except (TypeError, ValueError):
+        for raw in raws:
+            try:
+                frame[raw].astype(dtype)
+            except (TypeError, ValueError) as error:
+                raise DataError(f"column {raw!r} should hold numbers, as in training ({str(error)[:100]!r}).") from error
+        raise
 
 
 class _Context:
@@ -365,13 +394,13 @@ class _Context:
         self.own = features.own
         self._statistics: dict[str, dict[str, NDArray[np.float64]]] = {}
 
-    def values(self, column: Column) -> pd.Series:
-        """Make one column for the rows of the frame."""
+    def values(self, column: Column) -> Any:
+        """Make one column that is no raw number, for the rows of the frame: an array, or a Categorical."""
         raw = self.frame[column.raw]
         if column.dtype == "category":
-            codes, names = _named(raw)
-            kept = np.append(pd.Index(column.categories, dtype="str").get_indexer(pd.Index(names)), -1)
-            return pd.Series(pd.Categorical.from_codes(kept[codes], dtype=column.pandas_type()), index=raw.index)
+            (codes, names), places = _named(raw), {category: place for place, category in enumerate(column.categories)}
+            kept = np.array([*(places.get(name, -1) for name in names), -1])
+            return pd.Categorical.from_codes(kept[codes], dtype=column.pandas_type())
         if column.key == OWN:
             made: Any = self._own(column)[column.of.removeprefix("own:")][-len(raw) :]
         elif column.key:
@@ -384,12 +413,11 @@ class _Context:
             made = _start_day(self.frame, self.roles, column.raw)
         elif column.of == "missing":
             made = raw.isna()
-        elif column.of == "frequency":
+        else:
+            assert column.of == "frequency", column
             (codes, names), counts = _named(raw), dict(column.counts)
             made = np.array([*(counts.get(name, 0) for name in names), 0])[codes]
-        else:
-            made = raw
-        return pd.Series(made, index=raw.index).astype(column.pandas_type())
+        return np.asarray(made).astype(column.dtype)
 
     def _past(self, key: str) -> dict[str, NDArray[np.float64]]:
         if key not in self._statistics:
@@ -441,7 +469,10 @@ def moments(values: pd.Series, unit: str) -> NDArray[np.int64]:
 def _named(values: pd.Series) -> tuple[NDArray[np.intp], NDArray[np.object_]]:
     """Give the number of each value's name (-1 where it is missing), and the names, whatever type the values came in: 1.0 is 1."""
     codes, found = pd.factorize(values)
-    places, names = pd.factorize(np.array([*map(spoken, found)], dtype=object))
+    words = [*map(spoken, found)]
+    if len({*words}) == len(words):
+        return codes, np.array(words, dtype=object)
+    places, names = pd.factorize(np.array(words, dtype=object))  # 1 and 1.0, where a column holds both
     return np.append(places, -1)[codes], names
 
 

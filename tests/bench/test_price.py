@@ -1,6 +1,7 @@
 """What the store, the processes, the checks and the judging cost beside a plain script of the same fits. Printed, never a limit.
 
-SUREFOOT_BENCH_ROWS, SUREFOOT_BENCH_TRIALS and SUREFOOT_BENCH_PAIRS say how large; at full size (590540 rows, 20 trials) a pair takes hours on two cores.
+SUREFOOT_BENCH_ROWS, SUREFOOT_BENCH_TRIALS and SUREFOOT_BENCH_PAIRS say how large; at full size (590540 rows, 20 trials) a pair takes
+hours on two cores.
 """
 
 import json
