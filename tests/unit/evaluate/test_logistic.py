@@ -72,3 +72,15 @@ def test_the_bytes_do_not_depend_on_the_threads() -> None:
             made.append(logistic.predict(logistic.fit(train, seed=0), train.X).tobytes())
 
     assert made[0] == made[1]
+
+
+def test_of_many_rows_some_are_taken_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From anywhere in the table, the same ones each time, and enough of them."""
+    monkeypatch.setattr(logistic, "ROWS", 600)
+    train, valid = table(honest_table(3000)), table(honest_table(400, seed=1))
+    late = Table(train.X.iloc[1500:], train.y[1500:], train.row[1500:], None, None)
+    made = [logistic.predict(logistic.fit(one, seed=seed), valid.X) for one, seed in ((train, 0), (train, 0), (train, 1), (late, 0))]
+
+    assert made[0].tobytes() == made[1].tobytes()
+    assert len({one.tobytes() for one in made}) == 3
+    assert metrics.score("auc", valid.y, made[0]) > 0.75
