@@ -23,7 +23,7 @@ from stages.features.features import Features, Table
 HIGH_AUC = 0.9  # below it, no column carries too much
 SHUFFLED_COLUMNS = 40  # those with most gain: what the model hardly uses carries nothing
 SHUFFLED_ROWS = 50_000  # of valid, at most, for the short list of suspicious columns
-REFIT_ROUNDS = 100  # enough to see a column missing
+REFIT_ROUNDS, REFIT_ROWS = 100, 100_000  # of train, at most: enough to see a column missing
 REFITS = 3  # by other seeds, whose mean counts: one fit's luck must not name a column
 SPLITS = ("train", "valid", "calibration", "test")
 
@@ -120,7 +120,9 @@ def suspicious_columns(best: Candidate, features: Features, train: Table, valid:
     listed = _short_list(best, parts, valid, config)
     if not listed:
         return []
-    refit = functools.cache(lambda names, fit: _auc_without(best, names, train, valid, config.seed + fit, run.threads))
+    some = np.sort(np.random.default_rng(config.seed).permutation(len(train.y))[:REFIT_ROWS])
+    learn = meter.taken((train,), some) if len(some) < len(train.y) else train
+    refit = functools.cache(lambda names, fit: _auc_without(best, names, learn, valid, config.seed + fit, run.threads))
     found = []
     for done, raw in enumerate(listed):
         run.progress(done, len(listed))

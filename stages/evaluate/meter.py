@@ -78,7 +78,7 @@ def random_split(fits: Fits, splits: tuple[Table, Table, Table]) -> dict[str, An
     cuts = {"time": (rows[:early], rows[early:]), "random": (np.sort(drawn[:early]), np.sort(drawn[early:]))}
     if any(_is_rare(label[part]) for cut in cuts.values() for part in cut):
         return _not(TOO_FEW)
-    found = {name: fits.auc(_taken(splits, learn), _taken(splits, rest), ROUNDS) for name, (learn, rest) in cuts.items()}
+    found = {name: fits.auc(taken(splits, learn), taken(splits, rest), ROUNDS) for name, (learn, rest) in cuts.items()}
     at_random, by_time = (standard_error(found[name], label[cuts[name][1]]) for name in ("random", "time"))
     return {**found, "gap": found["random"] - found["time"], "standard_error": float(np.hypot(at_random, by_time)), "rows": len(rows)}
 
@@ -92,9 +92,9 @@ def drift(fits: Fits, train: Table, test: Table) -> dict[str, Any]:
     groups = _groups((train, test))
     rows = _chosen(groups, DRIFT_ROWS, rng)
     is_first = (rng.random(int(groups.max()) + 1) < 0.5)[groups[rows]]
-    both = _taken((train, test), rows)
+    both = taken((train, test), rows)
     both = replace(both, y=(rows >= len(train.y)).astype(np.int8))
-    first, second = (_taken((both,), np.flatnonzero(half)) for half in (is_first, ~is_first))
+    first, second = (taken((both,), np.flatnonzero(half)) for half in (is_first, ~is_first))
     if _is_rare(first.y) or _is_rare(second.y):
         return _not(TOO_FEW)
     model = fits.fit(first, DRIFT_ROUNDS)
@@ -128,7 +128,7 @@ def shuffled_labels(fits: Fits, train: Table, valid: Table) -> dict[str, Any]:
     where the label follows from the columns.
     """
     rng = np.random.default_rng(fits.seed)
-    learn, other = (_taken((table,), _chosen(_groups((table,)), SHUFFLED_ROWS, rng)) for table in (train, valid))
+    learn, other = (taken((table,), _chosen(_groups((table,)), SHUFFLED_ROWS, rng)) for table in (train, valid))
     label = rng.permutation(np.concatenate([learn.y, other.y]))
     learn, other = replace(learn, y=label[: len(learn.y)]), replace(other, y=label[len(learn.y) :])
     return null_score(fits, learn, other)
@@ -182,7 +182,7 @@ def _chosen(groups: NDArray[np.intp], most: int, rng: np.random.Generator) -> ND
     return np.sort(np.argsort(place, kind="stable")[:most])
 
 
-def _taken(tables: Sequence[Table], rows: NDArray[np.intp]) -> Table:
+def taken(tables: Sequence[Table], rows: NDArray[np.intp]) -> Table:
     """Take rows by their number over all tables one after the other, in rising order; without what is no feature."""
     starts = np.cumsum([0, *(len(table.y) for table in tables)])
     parts = [rows[(rows >= start) & (rows < end)] - start for start, end in itertools.pairwise(starts)]

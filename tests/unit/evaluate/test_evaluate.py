@@ -99,6 +99,17 @@ def test_a_column_that_others_can_stand_for_is_not_named(tmp_path: Path) -> None
     assert pipeline.until("evaluate")["evaluate"]["suspicious"] == []
 
 
+def test_of_many_rows_some_are_enough_to_name_a_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fits with and without it learn from the same rows."""
+    whole = new_pipeline(tmp_path / "whole", leaky(honest_table(3000)))
+    whole.until("evaluate")
+    monkeypatch.setattr(module, "REFIT_ROWS", 600)
+    some = new_pipeline(tmp_path / "some", leaky(honest_table(3000)))
+
+    assert some.until("evaluate")["evaluate"]["suspicious"] == ["seconds"]
+    assert evaluation(some)["suspicious"][0]["auc"] != evaluation(whole)["suspicious"][0]["auc"]
+
+
 @pytest.mark.parametrize(("rests", "named"), [([0.8, 0.8, 0.8], ["seconds"]), ([0.89, 0.92], []), ([0.89, 0.89, 0.93], [])])
 def test_one_fits_luck_names_no_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rests: list[float], named: list[str]) -> None:
     """The mean of three fits falls from .95 by more than .05, or one of the first says that it does not."""
