@@ -37,7 +37,7 @@ cluster: setup  ## the tests on a Kubernetes with Argo (KUBECONFIG)
 	$(BIN)/python -m pytest -m cluster
 
 bench: setup  ## measure, as ratios
-	$(BIN)/python -m pytest -m bench
+	$(BIN)/python -m pytest -m bench --override-ini faulthandler_timeout=0
 
 show: setup  ## print the figures: seconds (median of 3), lines, sizes, coverage
 	$(BIN)/python -m tests.show
