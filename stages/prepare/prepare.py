@@ -23,7 +23,7 @@ from stages.prepare.raw import Raw, in_memory
 from stages.prepare.read import AT_ONCE, read
 from stages.prepare.split import SPLITS, split
 
-RAW = ("table", "joined")  # folders of raw blocks
+RAW = TABLE, JOINED = "table", "joined"  # raw files, and the folders of their blocks
 
 
 def prepare(config: Config, run: Run) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def raw_table(config: Config, run: Run) -> tuple[Raw, list[str]]:
         keys = tuple(column for column in (config.id, config.entity) if column)
         with check.about(str(config.path)):
             table = read(
-                run.source("table"), run.folder / "table", delimiter=config.delimiter, expected_rows=config.expected_rows, as_text=keys
+                run.source("table"), run.folder / TABLE, delimiter=config.delimiter, expected_rows=config.expected_rows, as_text=keys
             )
             notes += hyphens(table)
             run.confirm("table")
@@ -74,7 +74,7 @@ def raw_table(config: Config, run: Run) -> tuple[Raw, list[str]]:
         notes.append("the second table, prepare.join_path, was not there: its columns are missing")
     elif config.join_path and config.id and config.id in table.names:  # where it is not, that is refused a moment later
         with check.about(config.join_path):
-            other = read(run.source("joined"), run.folder / "joined", delimiter=config.delimiter, as_text=(config.id,))
+            other = read(run.source("joined"), run.folder / JOINED, delimiter=config.delimiter, as_text=(config.id,))
             notes += hyphens(other)
             run.confirm("joined")
             table, note = join(table, other, config.id)

@@ -50,7 +50,7 @@ HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"  # what Hive and Spark write for a miss
 LONGEST_TEXT = 100_000  # characters; a longer value is a quote that is not closed, or no table
 GUESSES = (pa.int64(), pa.float64(), pa.string())  # what a column of one is in one piece, it is most likely in the next
 LARGEST_BLOCK = 2**31 - 1  # bytes
-BLOCK = 1 << 24  # bytes of a CSV file that are parsed at a time: they stay in the processor's cache
+BLOCK = 1 << 24  # bytes of a CSV file that are parsed at a time: of half and of twice as many, a table of 434 columns took longer
 AT_ONCE = 2  # blocks
 
 
