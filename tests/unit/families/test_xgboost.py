@@ -80,6 +80,27 @@ def test_what_it_saves_it_loads(tmp_path: Path) -> None:
     assert np.array_equal(xgboost.predict(xgboost.load(tmp_path / xgboost.FILE), train.X), xgboost.predict(fitted.model, train.X))
 
 
+def test_rows_are_scored_as_the_library_scores_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In parts, with categories that are missing, or were in no train row, and with numbers that float32 cannot hold."""
+    train = table(400, 0)
+    kind = pd.CategoricalDtype(["a", "b", "c", "never"])
+    words = pd.Series(np.random.default_rng(2).choice(["a", "b", "c", None], len(train.y))).astype(kind)
+    train.X["kind"], train.X["wide"] = words, np.arange(len(train.y)) + 2.0**40
+    train = Table(train.X, (train.y ^ (words == "b").to_numpy()).astype("int8"), train.row)
+    model = xgboost.fit({"max_depth": 6}, train, None, **SETTINGS).model
+    rows = train.X.head(90).copy()
+    rows.loc[:9, "kind"], rows.loc[10:19, "a"] = "never", np.nan
+    monkeypatch.setattr(xgboost, "BATCH", 40)
+
+    found = xgboost.predict(model, rows)
+
+    assert found.tolist() == model.predict(library.DMatrix(rows, enable_categorical=True)).tolist()
+    assert np.concatenate([xgboost.predict(model, rows.iloc[[row]]) for row in range(90)]).tolist() == found.tolist()
+    assert len(xgboost.predict(model, rows.iloc[:0])) == 0
+    far, farther = (xgboost.predict(model, rows.head(1).assign(wide=wide)).tolist() for wide in (1e38, 1e300))
+    assert far == farther
+
+
 @pytest.mark.parametrize("text", ["cudaErrorMemoryAllocation: out of memory", "std::bad_alloc"])
 def test_out_of_memory_is_told_as_such(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     def fails(*_: Any) -> Any:
