@@ -23,7 +23,7 @@ from stages.features.features import Features, Table
 HIGH_AUC = 0.9  # below it, no column carries too much
 SHUFFLED_COLUMNS = 40  # those with most gain: what the model hardly uses carries nothing
 SHUFFLED_ROWS = 50_000  # of valid, at most, for the short list of suspicious columns
-REFIT_ROUNDS, REFIT_ROWS = 100, 100_000  # of train, at most: enough to see a column missing
+REFIT_ROWS = 50_000  # of train, at most: enough to see a column missing
 REFITS = 3  # by other seeds, whose mean counts: one fit's luck must not name a column
 SPLITS = ("train", "valid", "calibration", "test")
 
@@ -64,7 +64,6 @@ def evaluate(config: Config, run: Run) -> dict[str, Any]:
     test_scores = metrics.scores(test.y, probability)
     split = run.input("prepare").read_json("data.json")["split"]
     suspicious = suspicious_columns(best, features, train, valid, config, run)
-    fits = meter.Fits(best.family, best.settings, config.seed, run.threads)
     evaluation = {
         "metric": metric,
         "winner": winner,
@@ -76,7 +75,7 @@ def evaluate(config: Config, run: Run) -> dict[str, Any]:
         "intervals": certainty.intervals(test.y, probability, test.entity, config.seed),
         "slices": certainty.slices(train, test, probability, config.slices),
         "suspicious": suspicious,
-        "leaks": meter.measure(fits, train, valid, test, split),
+        "leaks": meter.measure(meter.Fits(config.seed, run.threads), train, valid, test, split),
         "calibration": calibration.calibrate(scored["calibration"], scored["test"]),
         "threshold": threshold.decide(config, features, scored, train, split),
         "champion": champion.compare(config, run, features, scored["test"], metric),
@@ -122,12 +121,12 @@ def suspicious_columns(best: Candidate, features: Features, train: Table, valid:
         return []
     some = np.sort(np.random.default_rng(config.seed).permutation(len(train.y))[:REFIT_ROWS])
     learn = meter.taken((train,), some) if len(some) < len(train.y) else train
-    refit = functools.cache(lambda names, fit: _auc_without(best, names, learn, valid, config.seed + fit, run.threads))
+    refit = functools.cache(lambda names, fit: _auc_without(names, learn, valid, meter.Fits(config.seed + fit, run.threads)))
     found = []
     for done, raw in enumerate(listed):
         run.progress(done, len(listed))
-        for fits in range(1, REFITS + 1):
-            whole, rest = (float(np.mean([refit(names, fit) for fit in range(fits)])) for names in ((), tuple(parts[raw])))
+        for count in range(1, REFITS + 1):
+            whole, rest = (float(np.mean([refit(names, fit) for fit in range(count)])) for names in ((), tuple(parts[raw])))
             if whole - rest <= config.suspicious_drop:
                 break
         else:
@@ -156,19 +155,9 @@ def _short_list(best: Candidate, parts: dict[str, list[str]], valid: Table, conf
     return [raw for raw, drop in drops.items() if drop > config.suspicious_drop]
 
 
-def _auc_without(best: Candidate, names: tuple[str, ...], train: Table, valid: Table, seed: int, threads: int) -> float:
-    """Fit the winner's settings again, for few rounds, without some columns; give AUC on valid."""
+def _auc_without(names: tuple[str, ...], train: Table, valid: Table, fits: meter.Fits) -> float:
+    """Fit anew without some columns; give AUC on valid."""
     if len(names) == train.X.shape[1]:
         return 0.5
-    fitted = best.family.fit(
-        best.settings["params"],
-        replace(train, X=train.X.drop(columns=[*names])),
-        None,
-        rounds=min(best.settings["rounds"], REFIT_ROUNDS),
-        early_stopping_rounds=REFIT_ROUNDS,
-        seed=seed,
-        metric="auc",
-        threads=threads,
-        gpu=False,  # what is named must not depend on the machine
-    )
-    return metrics.score("auc", valid.y, best.family.predict(fitted.model, valid.X.drop(columns=[*names])))
+    learn, other = (replace(table, X=table.X.drop(columns=[*names])) for table in (train, valid))
+    return fits.auc(learn, other, meter.ROUNDS)

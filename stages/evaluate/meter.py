@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stages.common import log
-from stages.families import metrics
+from stages.families import metrics, xgboost
 from stages.features.features import Table
 
-ROUNDS, ROWS = 100, 200_000  # of a random and a time split, at most; a gap needs many rows of the same entities
+SETTINGS = {"max_depth": 6, "learning_rate": 0.2, "colsample_bytree": 0.7, "subsample": 0.8, "reg_lambda": 3.0}
+ROUNDS, ROWS = 60, 200_000  # of a random and a time split, at most; a gap needs many rows of the same entities
 DRIFT_ROUNDS, DRIFT_ROWS = 50, 100_000
 SHUFFLED_ROUNDS, SHUFFLED_ROWS = 50, 50_000  # rows of train, and of valid
 FEWEST = 10  # positives, and negatives, of rows that are scored
@@ -26,17 +26,15 @@ TOO_FEW = "too few rows of one class"
 
 @dataclass(frozen=True)
 class Fits:
-    """How the winner was fitted, to fit it again on other rows."""
+    """How to fit what is only measured: the same for every run, whatever its search found, so that figures can be compared."""
 
-    family: ModuleType
-    settings: dict[str, Any]  # model.json
     seed: int
     threads: int
 
     def fit(self, table: Table, rounds: int) -> Any:
-        """Fit with the winner's settings for so many rounds."""
-        fitted = self.family.fit(
-            self.settings["params"],
+        """Fit for so many rounds."""
+        fitted = xgboost.fit(
+            SETTINGS,
             table,
             None,
             rounds=rounds,
@@ -48,10 +46,9 @@ class Fits:
         )
         return fitted.model
 
-    def auc(self, table: Table, other: Table, most_rounds: int) -> float:
+    def auc(self, table: Table, other: Table, rounds: int) -> float:
         """Fit on one table and score the other."""
-        model = self.fit(table, min(self.settings["rounds"], most_rounds))
-        return metrics.score("auc", other.y, self.family.predict(model, other.X))
+        return metrics.score("auc", other.y, xgboost.predict(self.fit(table, rounds), other.X))
 
 
 def measure(fits: Fits, train: Table, valid: Table, test: Table, split: str) -> dict[str, Any]:
@@ -98,13 +95,14 @@ def drift(fits: Fits, train: Table, test: Table) -> dict[str, Any]:
     if _is_rare(first.y) or _is_rare(second.y):
         return _not(TOO_FEW)
     model = fits.fit(first, DRIFT_ROUNDS)
-    auc = metrics.score("auc", second.y, fits.family.predict(model, second.X))
+    auc = metrics.score("auc", second.y, xgboost.predict(model, second.X))
     error = standard_error(0.5, second.y)
     has_drifted = auc > DRIFTED and auc > 0.5 + ERRORS * error
-    gains = sorted(fits.family.importance(model).items(), key=lambda gain: (-gain[1], gain[0]))
+    gains = sorted(xgboost.importance(model).items(), key=lambda gain: (-gain[1], gain[0]))
     return {
         "auc": auc,
         "standard_error": error,
+        "rows": len(rows),
         "drifted": has_drifted,
         "features": [name for name, _ in gains[:NAMED]] if has_drifted else [],
     }
@@ -142,7 +140,7 @@ def null_score(fits: Fits, train: Table, valid: Table) -> dict[str, Any]:
     passed = abs(auc - 0.5) <= ERRORS * error
     if not passed:
         log.warning("evaluate.labels_leak", auc_of_shuffled_labels=round(auc, 4), standard_error=round(error, 4))
-    return {"auc": auc, "standard_error": error, "passed": passed}
+    return {"auc": auc, "standard_error": error, "rows": len(train.y) + len(valid.y), "passed": passed}
 
 
 def standard_error(auc: float, label: NDArray[np.int8]) -> float:

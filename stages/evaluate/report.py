@@ -424,19 +424,20 @@ def _trust(results: Results) -> list[Html]:
         ("Shuffled labels", leaks["shuffled_labels"], _shuffled),
     )
     rows = [[title, f"Not measured: {part['not_measured']}." if "not_measured" in part else say(part)] for title, part, say in parts]
-    return _section("How far to trust the score", [table(["what was tried", "what came of it"], rows)])
+    note = "Fitted by one booster's settings and few rounds, the same in every report: these figures can be compared from run to run."
+    return _section("How far to trust the score", [table(["what was tried", "what came of it"], rows), tag("p", note, class_="small")])
 
 
 def _boast(part: dict[str, Any]) -> str:
     return (
         f"AUC {part['random']:.4f} (optimistic); the time split of the same {part['rows']:,} rows {part['time']:.4f}: "
-        f"a gap of {part['gap']:+.4f} ± {part['standard_error']:.4f}, by fits of few rounds. "
+        f"a gap of {part['gap']:+.4f} ± {part['standard_error']:.4f}. "
         "A large gap means that rows of the same customer or day give each other away under a random split: judge by the time split."
     )
 
 
 def _drift(part: dict[str, Any]) -> Html:
-    told = f"A booster tells test rows from train rows with an AUC of {part['auc']:.4f}, where .5 means that they are alike."
+    told = f"Of {part['rows']:,} rows, a booster tells those of test with an AUC of {part['auc']:.4f}, where .5 means that they are alike."
     if not part["drifted"]:
         return tag("span", told)
     return tag("span", f"{told} They differ most in {', '.join(part['features'])}: the score may fall as time goes on.", class_="open")
@@ -447,7 +448,7 @@ def _seen(part: dict[str, Any]) -> str:
 
 
 def _shuffled(part: dict[str, Any]) -> Html:
-    told = f"Fitted to shuffled labels, AUC {part['auc']:.4f} ± {part['standard_error']:.4f}, where chance gives .5"
+    told = f"Of {part['rows']:,} rows with shuffled labels, AUC {part['auc']:.4f} ± {part['standard_error']:.4f}, where chance gives .5"
     if part["passed"]:
         return tag("span", f"{told}: as it must be.")
     return tag("span", f"{told}: labels leak through the pipeline. Believe no score before the leak is found.", class_="bad")
@@ -460,9 +461,7 @@ def _suspicious(results: Results) -> list[Html]:
     if not found["suspicious"]:
         return _section("Suspicious columns", [tag("p", "None: no single column carries the score.")])
     rows = [[one["column"], one["auc"], one["auc_without"]] for one in found["suspicious"]]
-    advice = (
-        "Without one of these the score falls far. Is it known at the time when the model must answer? If not, name it in prepare.drop."
-    )
+    advice = "Fitted without one of these, the score falls far. Is it known when the model must answer? If not, name it in prepare.drop."
     return _section(
         "Suspicious columns", [tag("p", advice, class_="bad"), table(["column", "valid AUC with all columns", "without it"], rows)]
     )

@@ -6,6 +6,7 @@ python tests/bench/plain.py FOLDER TRIALS.json
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from tests.bench import plain_prepare
 
 def main(folder: Path, trials: list[dict[str, Any]]) -> None:
     """Fit the trials that a run recorded, round for round, then the final models, and score."""
+    seconds, started = {}, time.monotonic()
     table, part = plain_prepare.whole(folder)
+    seconds["prepare"] = time.monotonic() - started
     label = table.pop("isFraud").to_numpy()
     table = table.drop(columns="TransactionDT")
     parts = [(table[part == number], label[part == number]) for number in range(3)]
@@ -30,10 +33,14 @@ def main(folder: Path, trials: list[dict[str, Any]]) -> None:
         booster = fit(trial["params"], train, rounds, valid, parts[1][1])
         value = float(average_precision_score(parts[1][1], booster.predict(valid)))
         best = max(best, (value, trial["params"], rounds), key=lambda one: one[0])
+    seconds["search"] = time.monotonic() - started - sum(seconds.values())
     judged = fit(best[1], train, best[2], valid, parts[1][1])
     fit(best[1], xgboost.QuantileDMatrix(table, label, enable_categorical=True), best[2])
+    seconds["train"] = time.monotonic() - started - sum(seconds.values())
     found = judged.predict(xgboost.DMatrix(parts[2][0], enable_categorical=True))
-    sys.stdout.write(f"{roc_auc_score(parts[2][1], found):.4f}\n")
+    auc = float(roc_auc_score(parts[2][1], found))
+    seconds["evaluate"] = time.monotonic() - started - sum(seconds.values())
+    sys.stdout.write(json.dumps({"auc": auc, "seconds": seconds}))
 
 
 def fit(params: dict[str, Any], train: Any, rounds: int, valid: Any = None, label: Any = None) -> Any:

@@ -115,7 +115,7 @@ def test_one_fits_luck_names_no_column(tmp_path: Path, monkeypatch: pytest.Monke
     """The mean of three fits falls from .95 by more than .05, or one of the first says that it does not."""
     pipeline, left = new_pipeline(tmp_path, leaky(honest_table())), iter(rests)
     monkeypatch.setattr(module, "_short_list", lambda *_: ["seconds"])
-    monkeypatch.setattr(module, "_auc_without", lambda _best, names, *_: next(left) if names else 0.95)
+    monkeypatch.setattr(module, "_auc_without", lambda names, *_: next(left) if names else 0.95)
 
     assert pipeline.until("evaluate")["evaluate"]["suspicious"] == named
     assert list(left) == []

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from stages.common import contract
 from stages.evaluate import meter
-from stages.families import metrics, xgboost
+from stages.families import metrics
 from stages.features.features import Table
 from stages.prepare import generate
 from tests.unit.pipelines import Pipeline, new_pipeline
 
-FITS = meter.Fits(xgboost, {"params": {"max_depth": 4, "learning_rate": 0.3}, "rounds": 40}, seed=0, threads=1)
+FITS = meter.Fits(seed=0, threads=1)
 Splits = tuple[Table, Table, Table]
 
 

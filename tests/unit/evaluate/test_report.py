@@ -85,12 +85,13 @@ def test_an_accepted_run(accepted: Pipeline) -> None:
 
 def test_what_the_score_is_worth() -> None:
     gap = {"random": 0.95, "time": 0.9, "gap": 0.05, "standard_error": 0.004, "rows": 20_000}
-    drift = {"auc": 0.8123, "drifted": True, "features": ["c3", "c1"]}
-    shuffled = {"auc": 0.6, "standard_error": 0.01}
+    drift = {"auc": 0.8123, "rows": 1234, "drifted": True, "features": ["c3", "c1"]}
+    shuffled = {"auc": 0.6, "rows": 4321, "standard_error": 0.01}
 
     assert "AUC 0.9500 (optimistic); the time split of the same 20,000 rows 0.9000: a gap of +0.0500 ± 0.0040" in report._boast(gap)
     assert 'class="open"' in report._drift(drift)
     assert "They differ most in c3, c1: the score may fall" in report._drift(drift)
+    assert "Of 1,234 rows, a booster tells those of test" in report._drift(drift)
     assert "differ" not in report._drift({**drift, "drifted": False})
     assert report._seen({"rows": 0.5, "entities": 1.0}) == "50.0% of the test rows, 100.0% of the entities."
     assert 'class="bad"' in report._shuffled({**shuffled, "passed": False})
