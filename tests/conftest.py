@@ -1,18 +1,23 @@
-"""What tests of several rooms need: both stores, S3 with a real server."""
+"""What tests of several rooms need: both stores, S3 with a real server; a real Postgres."""
 
 import os
+import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import urllib3
 from minio import Minio
 
+from stages.common import database
+from stages.common.errors import NotNow
 from stages.common.store import Store, open_store
 
 # As every step does, and before any library starts threads: on busy cores, threads that spin while they wait cost minutes.
@@ -73,6 +78,42 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def store(address: str) -> Store:
     """Open an empty store: once a folder, once S3."""
     return open_store(address)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give the address of an empty database; root's tests run the server as nobody, since it refuses root."""
+    if not shutil.which("initdb") or not shutil.which("postgres"):
+        pytest.skip("no programs initdb and postgres in PATH: no study in Postgres was tried")
+    folder = tmp_path_factory.mktemp("postgres")
+    words: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
+    if os.getuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        words |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        for parent in folder.parents[:3]:  # with xdist there is one more
+            parent.chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    subprocess.run(["initdb", "--pgdata", folder / "data", "--username", "surefoot", "--auth", "trust", "--no-sync"], check=True, **words)
+    command = ["postgres", "-D", str(folder / "data"), "-p", str(port), "-k", str(folder), "-h", "127.0.0.1", "-F"]
+    with subprocess.Popen(command, **words) as server:
+        try:
+            address = f"postgresql://surefoot@127.0.0.1:{port}/postgres"
+            _wait_for_postgres(address)
+            yield address
+        finally:
+            server.send_signal(signal.SIGINT)  # "fast": on SIGTERM it waits until the last client has left, and a pool of ours does not
+
+
+def _wait_for_postgres(address: str) -> None:
+    for _ in range(150):
+        try:
+            return database.check(address)
+        except NotNow:
+            time.sleep(0.2)
+    pytest.fail("Postgres did not start within 30 s")
 
 
 def _wait(url: str, log: Path) -> None:

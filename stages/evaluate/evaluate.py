@@ -22,7 +22,7 @@ from stages.features.features import Features, Table
 
 HIGH_AUC = 0.9  # below it, no column carries too much
 SHUFFLED_COLUMNS = 40  # those with most gain: what the model hardly uses carries nothing
-SHUFFLED_ROWS = 50_000  # of valid, at most, for the short list of suspicious columns
+SHUFFLED_ROWS = 20_000  # of valid, at most, for the short list of suspicious columns
 REFIT_ROWS = 50_000  # of train, at most: enough to see a column missing
 REFITS = 3  # by other seeds, whose mean counts: one fit's luck must not name a column
 SPLITS = ("train", "valid", "calibration", "test")

@@ -20,10 +20,12 @@ def collect(config: Config, run: Run) -> dict[str, Any]:
     from stages.search import study as studies
 
     with studies.at_hand():
-        trials = studies.finished(studies.load(config, run))
-    if studies.open_slot(config, trials) is not None:
+        slots = studies.load(config, run)
+        slots.reconcile()
+        trials = studies.finished(slots.study)
+    if not studies.is_over(config, trials):
         raise NotNow(f"{len(trials)} of {config.n_trials} trials are finished. Run search-work, then collect, again.")
-    slots: list[dict[str, Any]] = [
+    told: list[dict[str, Any]] = [
         {
             "slot": slot,
             "params": trial.params,
@@ -34,13 +36,13 @@ def collect(config: Config, run: Run) -> dict[str, Any]:
         for slot, trial in sorted(trials.items())
         if slot < config.n_trials
     ]
-    complete = [slot for slot in slots if slot["state"] == TrialState.COMPLETE.name.lower()]
+    complete = [slot for slot in told if slot["state"] == TrialState.COMPLETE.name.lower()]
     best = max(complete, key=lambda slot: slot["value"])  # of equals, the first
     result = {"family": run.item["family"], "metric": config.metric, **{name: best[name] for name in ("slot", "params", "value")}}
-    (run.out / "trials.json").write_bytes(contract.dump(slots))
+    (run.out / "trials.json").write_bytes(contract.dump(told))
     (run.out / "best.json").write_bytes(contract.dump(result))
-    log.info("search.collected", finished=len(slots), pruned=len(slots) - len(complete), best=best["value"])
-    return {"best": best["value"], "finished": len(slots)}
+    log.info("search.collected", finished=len(told), pruned=len(told) - len(complete), best=best["value"])
+    return {"best": best["value"], "finished": len(told)}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Make the database's tables and a family's study. An effect: running it again changes nothing."""
+"""Make the database's tables, a family's study and the slots of its budget. An effect: running it again changes nothing."""
 
 from typing import Any
 
@@ -8,15 +8,20 @@ from stages.search.config import Config
 
 
 def create(config: Config, run: Run) -> dict[str, Any]:
-    """Create the study, unless it is there."""
+    """Create what is not there, and put right what a dead worker left."""
     import optuna
 
     from stages.search import study as studies
+    from stages.search.slots import Slots
 
     name = studies.name(config, run)
     with studies.at_hand():
         storage = studies.storage(run, create=True)
         study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
+        slots = Slots(study, storage)
+        slots.create()
+        slots.grow(config.n_trials)
+        slots.reconcile()
         log.info("study.ready", study=name, finished=len(studies.finished(study)), budget=config.n_trials)
     return {"study": name}
 

@@ -1,0 +1,286 @@
+"""Slots: the budget of a search, one row each, beside Optuna's own tables.
+
+Who works at a slot holds a lease, which the database's clock measures. Each attempt at it is an Optuna trial of its own, made after
+the lease was won: taking a slot over fails the last attempt's trial, and Optuna itself then refuses what its worker still tells.
+Every process may die between any two commits, or sleep for as long as it likes:
+
+    claim       the slot's attempt counts up                    killed here: the lease runs out, the next attempt begins
+    begin       earlier trials of the slot are failed           one turns out finished: so is the slot
+                the attempt's trial is made, with its number    killed here: it is RUNNING, and failed by the next attempt, or reconcile
+                is the slot still ours?                         no: its trial is failed; it was made after the next attempt had looked
+    tell        Optuna: only a RUNNING trial can be finished    killed here: the next attempt, or reconcile, finds it finished
+    close       nobody claims the slot again
+
+So a slot has at most one finished trial, and after ``reconcile`` nothing runs that nobody works at.
+"""
+
+import contextlib
+import functools
+import os
+import threading
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import text
+
+from stages.common import log
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+LEASE = 15.0  # seconds; renewed three times as often
+TABLE = """
+CREATE TABLE IF NOT EXISTS surefoot_slots (
+    study VARCHAR(200) NOT NULL,
+    slot INTEGER NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    owner VARCHAR(200) NOT NULL DEFAULT '',
+    lease_until DOUBLE PRECISION NOT NULL DEFAULT 0,
+    closed BOOLEAN NOT NULL DEFAULT FALSE,
+    PRIMARY KEY (study, slot)
+)"""
+
+
+class Lost(Exception):
+    """Another worker took the slot over: what this one still knows of it has no effect."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One attempt at a slot."""
+
+    slot: int
+    attempt: int
+
+
+class Slots:
+    """The slots of one study."""
+
+    def __init__(self, study: optuna.Study, storage: optuna.storages.RDBStorage, lease: float = LEASE) -> None:
+        self.study = study
+        self.lease = lease
+        self._storage = storage
+        is_sqlite = storage.engine.dialect.name == "sqlite"
+        # In the server's time. A lease that ends too late was made before its clock was set back: it counts as ended.
+        now = "((julianday('now') - 2440587.5) * 86400.0)" if is_sqlite else "extract(epoch from clock_timestamp())::double precision"
+        self._until = f"{now} + :lease"
+        self._is_held = f"(lease_until >= {now} AND lease_until <= {now} + :lease)"
+        self._locked = "" if is_sqlite else "FOR UPDATE SKIP LOCKED"  # SQLite's transactions take turns as they are
+
+    # --- the budget -------------------------------------------------------------------------------
+
+    def create(self) -> None:
+        """Make the table, unless it is there; one process does, since several at once collide in Postgres."""
+        with self._storage.engine.begin() as connection:
+            connection.execute(text(TABLE))
+
+    def grow(self, budget: int) -> None:
+        """Make the rows of a budget; those that are there stay as they are."""
+        with self._storage.engine.begin() as connection:
+            there = connection.execute(text("SELECT count(*) FROM surefoot_slots WHERE study = :study"), self._study).scalar_one()
+            rows = [{**self._study, "slot": slot} for slot in range(there, budget)]
+            if rows:
+                connection.execute(text("INSERT INTO surefoot_slots (study, slot) VALUES (:study, :slot) ON CONFLICT DO NOTHING"), rows)
+
+    def open(self, budget: int) -> int:
+        """Count the slots of a budget that are not closed: claimed or not."""
+        asked = "SELECT count(*) FROM surefoot_slots WHERE study = :study AND slot < :budget AND NOT closed"
+        with self._storage.engine.begin() as connection:
+            return int(connection.execute(text(asked), {**self._study, "budget": budget}).scalar_one())
+
+    # --- one attempt ------------------------------------------------------------------------------
+
+    def claim(self, budget: int) -> Claim | None:
+        """Take the lowest slot that nobody works at; None where there is none, for now."""
+        taken = self._one_row(
+            f"""UPDATE surefoot_slots SET attempt = attempt + 1, owner = :owner, lease_until = {self._until}
+            WHERE study = :study AND slot = (
+                SELECT slot FROM surefoot_slots WHERE study = :study AND slot < :budget AND NOT closed AND NOT {self._is_held}
+                ORDER BY slot LIMIT 1 {self._locked})
+            RETURNING slot, attempt""",  # noqa: S608 - of our own words
+            budget=budget,
+            owner="/".join([*place(), str(os.getpid()), started(os.getpid())]),
+        )
+        return Claim(*taken) if taken else None
+
+    def begin(self, claim: Claim, names: AbstractSet[str]) -> tuple[optuna.Trial, dict[int, float]] | None:
+        """Make the attempt's trial, with parameters and reports of the last one if that had all of ``names``.
+
+        The trial suggests the parameters that it came with. None where the slot turns out to be finished; it is closed then.
+
+        Raises:
+            Lost: another worker took the slot over.
+
+        """
+        trials = self.study.get_trials(deepcopy=False) if claim.attempt > 1 else []
+        earlier = [trial for trial in trials if trial.user_attrs.get("slot") == claim.slot]
+        finished = [trial for trial in earlier if trial.state in FINISHED or (trial.state == TrialState.RUNNING and not self._fail(trial))]
+        if finished:
+            self._close(claim.slot)
+            return None
+        last = next((trial for trial in reversed(earlier) if names <= trial.params.keys()), None)
+        template = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=last.params if last else None,
+            distributions=last.distributions if last else None,
+            intermediate_values=last.intermediate_values if last else None,
+            user_attrs={"slot": claim.slot, "attempt": claim.attempt},
+        )
+        trial = optuna.Trial(self.study, self.study._storage.create_new_trial(self.study._study_id, template))
+        try:
+            self.renew(claim)
+        except Lost:
+            self._fail(trial)
+            raise
+        return trial, template.intermediate_values
+
+    def renew(self, claim: Claim) -> None:
+        """Keep the slot for another lease.
+
+        Raises:
+            Lost: another worker took it over.
+
+        """
+        renewed = self._one_row(
+            f"""UPDATE surefoot_slots SET lease_until = {self._until}
+            WHERE study = :study AND slot = :slot AND attempt = :attempt AND NOT closed RETURNING slot""",  # noqa: S608
+            **vars(claim),
+        )
+        if not renewed:
+            raise Lost(f"slot {claim.slot} of {self.study.study_name}: attempt {claim.attempt} was taken over")
+
+    def tell(self, claim: Claim, trial: optuna.Trial, state: TrialState, value: float | None) -> None:
+        """Finish the attempt, and with it the slot.
+
+        Raises:
+            Lost: another worker took it over.
+
+        """
+        try:
+            self.study.tell(trial, None if state == TrialState.PRUNED else value, state=state)
+        except (ValueError, optuna.exceptions.UpdateFinishedTrialError) as error:
+            if self._state(trial) == TrialState.RUNNING:
+                raise
+            raise Lost(f"slot {claim.slot} of {self.study.study_name}: attempt {claim.attempt} was taken over") from error
+        self._close(claim.slot)
+
+    @contextlib.contextmanager
+    def kept(self, claim: Claim) -> Iterator[threading.Event]:
+        """Renew the lease until the end, beside whatever is done; the event says that the slot was lost. At the end it is let go."""
+        ended, lost = threading.Event(), threading.Event()
+
+        def renew() -> None:
+            while not ended.wait(self.lease / 3) and not lost.is_set():
+                try:
+                    self.renew(claim)
+                except Lost:
+                    lost.set()
+                except sqlalchemy.exc.SQLAlchemyError as error:  # the database comes back, or the lease runs out
+                    log.warning("lease.not_renewed", slot=claim.slot, error=type(error).__name__)
+
+        thread = threading.Thread(target=renew, name="lease", daemon=True)
+        thread.start()
+        try:
+            yield lost
+        finally:
+            ended.set()
+            thread.join()
+            with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):
+                self.release(claim)
+
+    def release(self, claim: Claim) -> None:
+        """Let the next worker have the slot at once; the attempt's trial is failed when it is taken over."""
+        self._one_row(
+            """UPDATE surefoot_slots SET lease_until = 0 WHERE study = :study AND slot = :slot AND attempt = :attempt RETURNING slot""",
+            **vars(claim),
+        )
+
+    # --- after a death ----------------------------------------------------------------------------
+
+    def reconcile(self) -> None:
+        """Close what is finished and fail what runs without a worker, whatever died in between."""
+        trials = self.study.get_trials(deepcopy=False)
+        with self._storage.engine.begin() as connection:
+            asked = f"SELECT slot, attempt, owner, closed, {self._is_held} AS held FROM surefoot_slots WHERE study = :study"  # noqa: S608
+            rows = {row.slot: row for row in connection.execute(text(asked), {**self._study, "lease": self.lease})}
+        for held in rows.values():
+            if held.held and not held.closed and is_dead(held.owner):
+                self.release(Claim(held.slot, held.attempt))
+        for trial in trials:  # read before the slots: who claimed later has no trial among them
+            row = rows.get(trial.user_attrs.get("slot", -1))
+            if row is None:
+                continue
+            if trial.state in FINISHED and not row.closed:
+                self._close(row.slot)
+            if trial.state == TrialState.RUNNING:
+                is_last = row.attempt == trial.user_attrs["attempt"] and not row.closed
+                is_left = not row.held or is_dead(row.owner)
+                if not is_last or (is_left and self._revoke(Claim(row.slot, row.attempt))):
+                    self._fail(trial)
+
+    def _revoke(self, claim: Claim) -> bool:
+        """Take a slot from who let its lease run out; False where it was renewed in the meantime."""
+        revoked = self._one_row(
+            f"""UPDATE surefoot_slots SET attempt = attempt + 1, lease_until = 0
+            WHERE study = :study AND slot = :slot AND attempt = :attempt AND NOT {self._is_held} RETURNING slot""",  # noqa: S608
+            **vars(claim),
+        )
+        return revoked is not None
+
+    def _close(self, slot: int) -> None:
+        self._one_row("UPDATE surefoot_slots SET closed = TRUE WHERE study = :study AND slot = :slot RETURNING slot", slot=slot)
+
+    def _fail(self, trial: optuna.Trial | FrozenTrial) -> bool:
+        """Fail a trial; False where its worker had finished it."""
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        return self._state(trial) not in FINISHED
+
+    def _state(self, trial: optuna.Trial | FrozenTrial) -> TrialState:
+        return self._storage.get_trial(trial._trial_id).state
+
+    @property
+    def _study(self) -> dict[str, Any]:
+        return {"study": self.study.study_name}
+
+    def _one_row(self, statement: str, **values: Any) -> Any:
+        """Run one statement in a transaction of its own; give the row that it changed, None where there was none."""
+        with self._storage.engine.begin() as connection:
+            return connection.execute(text(statement), {**self._study, "lease": self.lease, **values}).first()
+
+
+@functools.cache
+def place() -> list[str]:
+    """Name this boot of this machine, and the namespace of its processes' numbers; nothing where that cannot be told."""
+    try:
+        return [Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(), os.readlink("/proc/self/ns/pid")]  # noqa: PTH115
+    except OSError:
+        return ["", ""]
+
+
+def started(process: int) -> str:
+    """Say when a process began, in ticks since the boot: a number is given to another process one day. Nothing where there is none."""
+    try:
+        state, *_ = rest = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if state in "ZX" else rest[19]  # a zombie works no more
+
+
+def is_dead(owner: str) -> bool:
+    """Tell whether an owner was a process of this very place, and is no more: nobody has to wait for its lease."""
+    boot, _, rest = owner.partition("/")
+    *namespace, process, began = rest.split("/")
+    return bool(boot) and [boot, *namespace] == place() and process.isdigit() and started(int(process)) != began
+
+
+def immediate(engine: sqlalchemy.Engine) -> None:
+    """Make SQLite's transactions take turns: one that began by reading could else write over what came in between."""
+
+    @sqlalchemy.event.listens_for(engine, "begin")
+    def _begin(connection: sqlalchemy.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,136 @@
+"""A budget of slots is met exactly, whoever dies or sleeps between which two commits; in SQLite and in Postgres."""
+
+import itertools
+import os
+import random
+import secrets
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+from stages.search.slots import Claim, Lost, Slots
+from tests import slots as drill
+from tests.slots import Kill, Killed
+
+SEED = int(os.environ.get("SUREFOOT_SEED", "1"))
+KILLS = int(os.environ.get("SUREFOOT_KILLS", "300"))  # kill points of one test
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Give the address of a database: once SQLite, once Postgres."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/study.db"
+    return str(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture
+def study(url: str) -> str:
+    """Create a study; give its name."""
+    name, storage = secrets.token_hex(6), drill.storage(url, create=True)
+    Slots(optuna.create_study(study_name=name, storage=storage, direction="maximize"), storage).create()
+    return name
+
+
+def opened(url: str, study: str, lease: float = 60) -> Slots:
+    storage = drill.storage(url)
+    return Slots(optuna.load_study(study_name=study, storage=storage), storage, lease)
+
+
+def test_a_budget_grows(url: str, study: str, tmp_path: Path) -> None:
+    slots = opened(url, study)
+    for budget in (3, 3, 7):
+        slots.grow(budget)
+        drill.work(slots, budget, tmp_path, Kill())
+        assert drill.check(url, study, budget, tmp_path) == {"failed": 0, "trials": budget}
+
+
+def test_two_workers_never_hold_one_slot(url: str, study: str) -> None:
+    one, other = opened(url, study), opened(url, study)
+    one.grow(3)
+
+    assert [one.claim(3), other.claim(3), one.claim(3), other.claim(3)] == [
+        Claim(0, 1),
+        Claim(1, 1),
+        Claim(2, 1),
+        None,
+    ]
+
+
+def test_a_lease_in_the_far_future_has_ended(url: str, study: str) -> None:
+    """The server's clock was an hour ahead when it was made."""
+    ahead, right = opened(url, study, lease=3600), opened(url, study, lease=10)
+    right.grow(1)
+    first = ahead.claim(1)
+
+    assert right.claim(1) == Claim(0, 2)
+    assert first
+    with pytest.raises(Lost):
+        ahead.renew(first)
+
+
+def test_whoever_sleeps_beyond_the_lease_has_no_effect(url: str, study: str, tmp_path: Path) -> None:
+    """At each of the places where it may sleep, and whether or not the next worker is done when it wakes."""
+    slots, sleeper = opened(url, study, lease=0.05), opened(url, study, lease=0.05)
+    slots.grow(6)
+    for late in (False, True):
+        claim = sleeper.claim(6)
+        assert claim
+        time.sleep(0.06)
+        if late:  # it has made its trial
+            begun = sleeper.begin(claim, drill.NAMES)
+            assert begun
+            trial, _ = begun
+            trial.suggest_float("x", 0, 1)
+            time.sleep(0.06)
+        drill.work(slots, claim.slot + 1, tmp_path, Kill())
+        if not late:
+            with pytest.raises(Lost):
+                sleeper.begin(claim, drill.NAMES)
+        else:
+            with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+                trial.suggest_int("depth", 1, 3)
+            with pytest.raises(Lost):
+                sleeper.tell(claim, trial, optuna.trial.TrialState.COMPLETE, 100.0)
+    assert drill.check(url, study, 2, tmp_path)["failed"] == 2
+
+
+def test_every_effect_may_be_the_last(url: str, study: str, tmp_path: Path) -> None:
+    """One worker after the other dies at the nth commit or record, before it or after it, until nobody has to."""
+    slots = opened(url, study, lease=0.001)
+    killed = 0
+    for round_ in itertools.count():
+        budget = 2 * (round_ + 1)
+        slots.grow(budget)
+        for after in (False, True):
+            for nth in range(1, 60):
+                kill = Kill(nth, after)
+                try:
+                    with drill.dying(slots._storage.engine, kill):
+                        drill.work(slots, budget, tmp_path, kill)
+                except Killed:
+                    killed += 1
+                    time.sleep(0.002)
+                else:
+                    break
+        drill.work(slots, budget, tmp_path, Kill())
+        drill.check(url, study, budget, tmp_path)
+        if killed >= KILLS:
+            break
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_workers_are_killed_and_sleep_beyond_their_leases(url: str, study: str, tmp_path: Path, workers: int) -> None:
+    """By real signals, and the budget grows while they work."""
+    crew = drill.Crew(url, study, tmp_path, random.Random(f"{SEED}/{workers}"), workers)
+    budget = 0
+    for kills, stops in ((KILLS // 30, KILLS // 30), (KILLS // 15, KILLS // 15), (KILLS // 10, KILLS // 10)):
+        while crew.killed < kills or crew.stopped < stops:
+            budget += 10
+            opened(url, study).grow(budget)
+            crew.meet(budget, kills, stops)
+        counts = drill.check(url, study, budget, tmp_path)
+    print(f"seed {SEED}, {workers} workers, {url[:8]}: {crew.killed} killed, {crew.stopped} asleep, budget {budget}, {counts}")  # noqa: T201
