@@ -273,9 +273,11 @@ def started(process: int) -> str:
 
 def is_dead(owner: str) -> bool:
     """Tell whether an owner was a process of this very place, and is no more: nobody has to wait for its lease."""
-    boot, _, rest = owner.partition("/")
-    *namespace, process, began = rest.split("/")
-    return bool(boot) and [boot, *namespace] == place() and process.isdigit() and started(int(process)) != began
+    here = "/".join([*place(), ""])
+    if not owner.startswith(here) or here == "//":
+        return False
+    process, began = owner.removeprefix(here).split("/")
+    return started(int(process)) != began
 
 
 def immediate(engine: sqlalchemy.Engine) -> None:

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import optuna
 import pytest
+from sqlalchemy import text
 
+from stages.search import slots as module
 from stages.search.slots import Claim, Lost, Slots
+from tests import programs
 from tests import slots as drill
 from tests.slots import Kill, Killed
 
@@ -69,6 +72,63 @@ def test_a_lease_in_the_far_future_has_ended(url: str, study: str) -> None:
     assert first
     with pytest.raises(Lost):
         ahead.renew(first)
+
+
+def test_a_dead_process_of_this_machine_is_not_waited_for(url: str, study: str) -> None:
+    """Its lease has a minute to go; that of another machine's process with the same number is left alone."""
+    slots = opened(url, study)
+    slots.grow(2)
+    code = "import sys; from tests.integration.test_slots import opened; print(opened(*sys.argv[1:]).claim(2))"
+    assert programs.python("-c", code, url, study).out == "Claim(slot=0, attempt=1)\n"
+    assert slots.claim(2) == Claim(1, 1)
+    with slots._storage.engine.begin() as connection:
+        connection.execute(text("UPDATE surefoot_slots SET owner = 'elsewhere/' || owner WHERE slot = 1"))
+
+    assert slots.claim(2) is None
+    slots.reconcile()
+
+    assert slots.claim(2) == Claim(0, 2)
+    slots.reconcile()
+    assert slots.claim(2) is None
+
+
+def test_owners_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = ["boot", "pid:[1]"]
+    monkeypatch.setattr(module, "place", lambda: mine)
+    me, began = os.getpid(), module.started(os.getpid())
+    owners = {f"boot/pid:[1]/{me}/{began}": False, f"boot/pid:[1]/{me}/{began}1": True, f"boot/pid:[1]/{2**30}/5": True}
+    owners |= {f"boot/pid:[2]/{2**30}/5": False, f"other/pid:[1]/{2**30}/5": False, f"//{2**30}/": False, "": False, "boot": False}
+
+    assert {owner: module.is_dead(owner) for owner in owners} == owners
+
+
+def test_a_lease_is_renewed_for_as_long_as_it_is_kept(url: str, study: str) -> None:
+    slots, other = opened(url, study, lease=0.3), opened(url, study, lease=0.3)
+    slots.grow(1)
+    claim = slots.claim(1)
+    assert claim
+    with slots.kept(claim) as lost:
+        for _ in range(8):
+            time.sleep(0.1)
+            assert other.claim(1) is None
+        assert not lost.is_set()
+
+    assert other.claim(1) == Claim(0, 2), "let go at the end"
+
+
+def test_who_keeps_a_lost_slot_is_told(url: str, study: str) -> None:
+    slots, other = opened(url, study, lease=0.3), opened(url, study, lease=0.3)
+    slots.grow(1)
+    claim = slots.claim(1)
+    assert claim
+    slots.release(claim)
+    assert other.claim(1)
+    with slots.kept(claim) as lost:
+        assert lost.wait(timeout=10)
+
+    with pytest.raises(Lost):
+        other.renew(claim)
+    other.renew(Claim(0, 2))
 
 
 def test_whoever_sleeps_beyond_the_lease_has_no_effect(url: str, study: str, tmp_path: Path) -> None:
