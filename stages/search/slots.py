@@ -188,7 +188,7 @@ class Slots:
             yield lost
         finally:
             ended.set()
-            thread.join()
+            thread.join(self.lease)  # a server that is gone answers nobody
             with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):
                 self.release(claim)
 
