@@ -21,8 +21,9 @@ def create(config: Config, run: Run) -> dict[str, Any]:
         slots = Slots(study, storage)
         slots.create()
         slots.grow(config.n_trials)
+        restored = studies.restore(config, run, study)
         slots.reconcile()
-        log.info("study.ready", study=name, finished=len(studies.finished(study)), budget=config.n_trials)
+        log.info("study.ready", study=name, restored=restored, finished=len(studies.finished(study)), budget=config.n_trials)
     return {"study": name}
 
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
-from stages.common import contract, database, recipe
+from stages import families
+from stages.common import artifact, contract, database, recipe
 from stages.common.errors import NotNow
 from stages.common.step import Run
+from stages.families import space
 from stages.search.config import Config
 from stages.search.slots import FINISHED, Slots, immediate
 
@@ -92,6 +94,59 @@ def finished(study: optuna.Study) -> dict[int, FrozenTrial]:
     for trial in study.get_trials(deepcopy=False, states=FINISHED):
         trials.setdefault(trial.user_attrs["slot"], trial)
     return trials
+
+
+def asked(config: Config, run: Run) -> dict[str, list[Any]]:
+    """Give the family's search space with the config's changes."""
+    name = run.item["family"]
+    return space.merged(name, families.load(name).SPACE, config.space.get(name, {}))
+
+
+class _Shapes:
+    """Gives, for what a trial would be asked, the distribution that it would be drawn from."""
+
+    def suggest_int(self, _name: str, low: int, high: int, *, log: bool = False) -> Any:
+        return optuna.distributions.IntDistribution(low, high, log=log)
+
+    def suggest_float(self, _name: str, low: float, high: float, *, log: bool = False) -> Any:
+        return optuna.distributions.FloatDistribution(low, high, log=log)
+
+    def suggest_categorical(self, _name: str, choices: Any) -> Any:
+        return optuna.distributions.CategoricalDistribution(choices)
+
+
+def records(study: optuna.Study) -> str:
+    """Name the folder of a study's records in the store."""
+    return f"search/trials/{study.study_name}/"
+
+
+def restore(config: Config, run: Run, study: optuna.Study) -> int:
+    """Add finished trials that the database has lost, from their records in the store; give how many."""
+    there = finished(study)
+    lost: dict[int, list[str]] = {}
+    for key in run.store.list(records(study)):
+        slot = int(key.removeprefix(records(study)).partition("-")[0])
+        if slot not in there:
+            lost.setdefault(slot, []).append(key)
+    count = 0
+    for slot, keys in sorted(lost.items()):
+        record = next(filter(None, (artifact.unsealed(run.store, key) for key in keys)), None)
+        if record is None:
+            continue  # it is fitted again
+        shapes = space.suggest(_Shapes(), asked(config, run))
+        is_pruned = record["state"] == "pruned"
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.PRUNED if is_pruned else TrialState.COMPLETE,
+                value=record["reports"][-1][1] if is_pruned else record["value"],  # of a pruned trial, Optuna keeps the last report
+                params=record["params"],
+                distributions=shapes,
+                intermediate_values=dict(record["reports"]),
+                user_attrs={"slot": slot, "attempt": 0, "seconds": record["seconds"]},
+            )
+        )
+        count += 1
+    return count
 
 
 def is_out_of_time(config: Config, trials: dict[int, FrozenTrial]) -> bool:

@@ -33,13 +33,10 @@ class _Search:
 
 def work(config: Config, run: Run) -> dict[str, Any]:
     """Finish one slot after the other until the budget is met or the time is spent."""
-    from stages import families
-    from stages.families import space
     from stages.features import features
     from stages.search import study as studies
 
-    name = run.item["family"]
-    asked = space.merged(name, families.load(name).SPACE, config.space.get(name, {}))
+    asked = studies.asked(config, run)
     prepared = run.input("prepare")
     contract_of = features.Features.from_json(prepared.read_json("features.json"))
     train, valid = (features.read(prepared.path(f"{split}.parquet"), contract_of) for split in ("train", "valid"))
@@ -114,8 +111,10 @@ def _finish(search: _Search, claim: "Claim", trial: "optuna.Trial", params: dict
     """Fit with a trial's parameters, keep the record in the store, and only then tell the study."""
     from optuna.trial import TrialState
 
+    from stages.search import study as studies
+
     run = search.run
-    key, record = _recorded(run, f"search/trials/{search.slots.study.study_name}/{claim.slot}-{contract.digest(params)[:12]}")
+    key, record = _recorded(run, f"{studies.records(search.slots.study)}{claim.slot}-{contract.digest(params)[:12]}")
     if record is None:
         record = _fit(search, claim.slot, params, key, reports)
     for rounds, value in record["reports"]:

@@ -304,7 +304,7 @@ def test_a_locked_version_changes_the_steps_that_use_the_library(checkout: Path)
         lock.write_text(re.sub(rf"(?m)^{library}==\S+", f"{library}==9.9.9", text))
         return changed(before, recipes_of(checkout))
 
-    boosted = {"search-work/xgboost", "search-collect/xgboost", "train/xgboost", "evaluate", "validate"}
+    boosted = {"search-create/xgboost", "search-work/xgboost", "search-collect/xgboost", "train/xgboost", "evaluate", "validate"}
     assert after("xgboost-cpu") == boosted
     assert after("optuna") == {f"search-{name}/xgboost" for name in ("create", "work", "collect")}
     assert after("pyarrow") >= {"prepare"} | boosted

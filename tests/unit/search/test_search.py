@@ -187,8 +187,36 @@ def test_a_database_that_goes_away_in_the_middle_is_told_as_such(
     with pytest.raises(NotNow, match="no such table"):
         do(folder, store, "search-work")
     do(folder, store, "search-create")
+    assert [trial.user_attrs["slot"] for trial in trials(store)] == [0], "from its record"
     do(folder, store, "search-work")
-    assert len(fits) == 2, "slot 0 is told from its record"
+    assert len(fits) == 2
+
+
+def test_a_lost_database_is_made_again_from_the_records(folder: Path, store: Store, fits: list[dict[str, Any]]) -> None:
+    """Complete trials and pruned ones: nothing is fitted again, and what collect makes is the same bytes."""
+    budget = ("search.n_trials=12", "search.rounds=60", "search.early_stopping_rounds=60")
+    (folder / "store" / "study.db").unlink()
+    for name in ("search-create", "search-work", "search-collect"):
+        do(folder, store, name, *budget)
+    before, made = trials(store), digests(store)
+    assert {trial.state for trial in before} == {TrialState.COMPLETE, TrialState.PRUNED}
+    for path in Path(store.address).glob("study.db*"):
+        path.unlink()
+    shutil.rmtree(folder / "store" / "search" / "collect")
+
+    for name in ("search-create", "search-create", "search-work", "search-collect"):
+        do(folder, store, name, *budget)
+
+    assert len(fits) == 12
+    told = [
+        (trial.user_attrs["slot"], trial.state, trial.value, trial.params, trial.distributions, trial.intermediate_values)
+        for trial in before
+    ]
+    assert sorted(told, key=lambda one: one[0]) == [
+        (trial.user_attrs["slot"], trial.state, trial.value, trial.params, trial.distributions, trial.intermediate_values)
+        for trial in trials(store)
+    ]
+    assert digests(store) == made
 
 
 @pytest.mark.parametrize(
