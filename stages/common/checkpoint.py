@@ -53,6 +53,17 @@ def catch_signals() -> None:
     signal.signal(signal.SIGINT, _stop)
 
 
+def end_if_told() -> None:
+    """End, if a signal said so that could not be raised where it came: amid a fit that then ended otherwise, or in a destructor.
+
+    Raises:
+        Interrupted: the step was told to stop.
+
+    """
+    if _stop.signal:
+        raise Interrupted(_stop.signal)
+
+
 class Checkpoint:
     """The last saved border of one fit. ``with checkpoint:`` around the fit lets SIGTERM wait for its next border."""
 

@@ -21,8 +21,8 @@ def create(config: Config, run: Run) -> dict[str, Any]:
         slots = Slots(study, storage)
         slots.create()
         slots.grow(config.n_trials)
-        restored = studies.restore(config, run, study)
         slots.reconcile()
+        restored = studies.restore(config, run, slots)
         log.info("study.ready", study=name, restored=restored, finished=len(studies.finished(study)), budget=config.n_trials)
     return {"study": name}
 

@@ -94,21 +94,25 @@ class Slots:
 
     # --- one attempt ------------------------------------------------------------------------------
 
-    def claim(self, budget: int) -> Claim | None:
-        """Take the lowest slot that nobody works at; None where there is none, for now."""
+    def claim(self, budget: int, first: int = 0) -> Claim | None:
+        """Take the lowest slot, from ``first`` on, that nobody works at; None where there is none, for now."""
         taken = self._one_row(
             f"""UPDATE surefoot_slots SET attempt = attempt + 1, owner = :owner, lease_until = {self._until}
             WHERE study = :study AND slot = (
-                SELECT slot FROM surefoot_slots WHERE study = :study AND slot < :budget AND NOT closed AND NOT {self._is_held}
+                SELECT slot FROM surefoot_slots
+                WHERE study = :study AND slot >= :first AND slot < :budget AND NOT closed AND NOT {self._is_held}
                 ORDER BY slot LIMIT 1 {self._locked})
             RETURNING slot, attempt""",  # noqa: S608 - of our own words
             budget=budget,
+            first=first,
             owner="/".join([*place(), str(os.getpid()), started(os.getpid())]),
         )
         return Claim(*taken) if taken else None
 
-    def begin(self, claim: Claim, names: AbstractSet[str]) -> tuple[optuna.Trial, dict[int, float]] | None:
-        """Make the attempt's trial, with parameters and reports of the last one if that had all of ``names``.
+    def begin(
+        self, claim: Claim, names: AbstractSet[str], known: FrozenTrial | None = None
+    ) -> tuple[optuna.Trial, dict[int, float]] | None:
+        """Make the attempt's trial, with parameters and reports of what is ``known``, or of the last one if that had all of ``names``.
 
         The trial suggests the parameters that it came with. None where the slot turns out to be finished; it is closed then.
 
@@ -122,7 +126,7 @@ class Slots:
         if finished:
             self._close(claim.slot)
             return None
-        last = next((trial for trial in reversed(earlier) if names <= trial.params.keys()), None)
+        last = known or next((trial for trial in reversed(earlier) if names <= trial.params.keys()), None)
         template = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=last.params if last else None,

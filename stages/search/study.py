@@ -3,6 +3,7 @@
 A slot is finished when a trial of it is complete or pruned. Suggestions are seeded by hash(base seed, slot).
 """
 
+import contextlib
 import hashlib
 import warnings
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from stages.common.errors import NotNow
 from stages.common.step import Run
 from stages.families import space
 from stages.search.config import Config
-from stages.search.slots import FINISHED, Slots, immediate
+from stages.search.slots import FINISHED, Claim, Lost, Slots, immediate
 
 optuna.logging.disable_default_handler()
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -120,33 +121,33 @@ def records(study: optuna.Study) -> str:
     return f"search/trials/{study.study_name}/"
 
 
-def restore(config: Config, run: Run, study: optuna.Study) -> int:
-    """Add finished trials that the database has lost, from their records in the store; give how many."""
-    there = finished(study)
-    lost: dict[int, list[str]] = {}
-    for key in run.store.list(records(study)):
-        slot = int(key.removeprefix(records(study)).partition("-")[0])
-        if slot not in there:
-            lost.setdefault(slot, []).append(key)
+def restore(config: Config, run: Run, slots: Slots) -> int:
+    """Finish slots whose trials the database has lost, from their records in the store; give how many.
+
+    Each is claimed first: the worker of a slot puts its record there before it tells the study.
+    """
+    folder = records(slots.study)
+    there, lost = finished(slots.study), dict[int, list[str]]()
+    for key in run.store.list(folder):
+        lost.setdefault(int(key.removeprefix(folder).partition("-")[0]), []).append(key)
     count = 0
-    for slot, keys in sorted(lost.items()):
-        record = next(filter(None, (artifact.unsealed(run.store, key) for key in keys)), None)
-        if record is None:
-            continue  # it is fitted again
-        shapes = space.suggest(_Shapes(), asked(config, run))
-        is_pruned = record["state"] == "pruned"
-        study.add_trial(
-            optuna.trial.create_trial(
-                state=TrialState.PRUNED if is_pruned else TrialState.COMPLETE,
-                value=record["reports"][-1][1] if is_pruned else record["value"],  # of a pruned trial, Optuna keeps the last report
-                params=record["params"],
-                distributions=shapes,
-                intermediate_values=dict(record["reports"]),
-                user_attrs={"slot": slot, "attempt": 0, "seconds": record["seconds"]},
-            )
-        )
-        count += 1
+    for slot in sorted(lost.keys() - there.keys()):
+        record = next(filter(None, (artifact.unsealed(run.store, key) for key in lost[slot])), None)
+        if record and (claim := slots.claim(slot + 1, first=slot)):
+            with contextlib.suppress(Lost, optuna.exceptions.UpdateFinishedTrialError):
+                count += _restored(slots, claim, record, space.suggest(_Shapes(), asked(config, run)))
     return count
+
+
+def _restored(slots: Slots, claim: Claim, record: dict[str, Any], shapes: dict[str, Any]) -> bool:
+    known = optuna.trial.create_trial(
+        state=TrialState.RUNNING, params=record["params"], distributions=shapes, intermediate_values=dict(record["reports"])
+    )
+    if (begun := slots.begin(claim, shapes.keys(), known)) is None:
+        return False
+    begun[0].set_user_attr("seconds", record["seconds"])
+    slots.tell(claim, begun[0], TrialState.PRUNED if record["state"] == "pruned" else TrialState.COMPLETE, record["value"])
+    return True
 
 
 def is_out_of_time(config: Config, trials: dict[int, FrozenTrial]) -> bool:

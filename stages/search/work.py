@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.common import artifact, contract, log, step
+from stages.common import artifact, checkpoint, contract, log, step
 from stages.common.step import Run
 from stages.search.config import Config
 
@@ -45,6 +45,7 @@ def work(config: Config, run: Run) -> dict[str, Any]:
         search.slots.grow(config.n_trials)
         waits = False
         while not studies.is_over(config, done := studies.finished(search.slots.study)):
+            checkpoint.end_if_told()
             run.progress(len(done), config.n_trials)
             search.slots.reconcile()
             if claim := search.slots.claim(config.n_trials):
@@ -137,7 +138,7 @@ def _fit(search: _Search, slot: int, params: dict[str, Any], key: str, reports: 
     family = families.load(run.item["family"])
     started = time.monotonic()
     record = {"slot": slot, "params": params, "metric": config.metric}
-    with run.checkpoint(key) as checkpoint:
+    with run.checkpoint(key) as saved:
         try:
             fitted = family.fit(
                 params,
@@ -149,7 +150,7 @@ def _fit(search: _Search, slot: int, params: dict[str, Any], key: str, reports: 
                 metric=config.metric,
                 threads=run.threads,
                 gpu=config.gpu_enabled,
-                checkpoint=checkpoint,
+                checkpoint=saved,
                 report=reports,
             )
         except TrialPruned:

@@ -12,10 +12,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from stages.common import artifact
-from stages.common.errors import ConfigError, NotNow
+from stages.common import artifact, checkpoint
+from stages.common.errors import ConfigError, Interrupted, NotNow
 from stages.common.store import Store, open_store
 from stages.families import xgboost
+from stages.search.slots import Slots
 from tests import programs, small
 from tests.toy.pipeline import digests
 
@@ -217,6 +218,31 @@ def test_a_lost_database_is_made_again_from_the_records(folder: Path, store: Sto
         for trial in trials(store)
     ]
     assert digests(store) == made
+
+
+def test_a_trial_that_is_about_to_be_told_is_left_to_its_worker(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run's search-create finds its record in the store, and no trial of it that is finished."""
+    real = Slots.tell
+
+    def tell(*arguments: Any) -> None:
+        assert len(records(store)) > len([trial for trial in trials(store) if trial.state == TrialState.COMPLETE])
+        do(folder, store, "search-create")
+        real(*arguments)
+
+    monkeypatch.setattr(Slots, "tell", tell)
+    assert do(folder, store, "search-work")["finished"] == 2
+    assert [(trial.user_attrs["slot"], trial.state) for trial in trials(store)] == [(0, TrialState.COMPLETE), (1, TrialState.COMPLETE)]
+
+
+def test_a_signal_that_was_swallowed_ends_it_before_the_next_trial(
+    folder: Path, store: Store, fits: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came amid a fit whose slot was lost at that very border."""
+    monkeypatch.setattr(checkpoint._stop, "signal", 15)
+    with pytest.raises(Interrupted):
+        do(folder, store, "search-work")
+    assert fits == []
+    assert trials(store) == []
 
 
 @pytest.mark.parametrize(
