@@ -110,7 +110,7 @@ def work(slots: Slots, budget: int, records: Path, kill: Kill, seconds: float = 
 
 
 def _attempt(slots: Slots, claim: module.Claim, records: Path, kill: Kill, seconds: float) -> None:
-    slots.study.sampler = optuna.samplers.RandomSampler(seed=claim.slot)
+    slots.study.sampler = optuna.samplers.RandomSampler(seed=claim.slot * 1000 + claim.attempt)  # another attempt would draw others
     if (begun := slots.begin(claim, NAMES)) is None:
         return
     trial, reports = begun

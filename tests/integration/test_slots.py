@@ -103,13 +103,13 @@ def test_owners_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_lease_is_renewed_for_as_long_as_it_is_kept(url: str, study: str) -> None:
-    slots, other = opened(url, study, lease=0.3), opened(url, study, lease=0.3)
+    slots, other = opened(url, study, lease=2), opened(url, study, lease=2)
     slots.grow(1)
     claim = slots.claim(1)
     assert claim
     with slots.kept(claim) as lost:
         for _ in range(8):
-            time.sleep(0.1)
+            time.sleep(0.5)
             assert other.claim(1) is None
         assert not lost.is_set()
 
@@ -129,6 +129,33 @@ def test_who_keeps_a_lost_slot_is_told(url: str, study: str) -> None:
     with pytest.raises(Lost):
         other.renew(claim)
     other.renew(Claim(0, 2))
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_the_next_attempt_looks_for_itself_at_what_the_last_one_left(url: str, study: str, is_told: bool) -> None:
+    """No reconcile comes between: a trial that was told makes no second one, and one that runs is failed and goes on."""
+    slots, other = opened(url, study), opened(url, study)
+    slots.grow(1)
+    claim = slots.claim(1)
+    assert claim
+    begun = slots.begin(claim, {"x"})
+    assert begun
+    x = begun[0].suggest_float("x", 0, 1)
+    begun[0].report(0.5, 10)
+    if is_told:
+        slots.study.tell(begun[0], x)  # and dies before it closes the slot
+    slots.release(claim)
+    taken = other.claim(1)
+    assert taken == Claim(0, 2)
+
+    again = other.begin(taken, {"x"})
+
+    states = [trial.state.name for trial in other.study.trials]
+    if is_told:
+        assert (again, states, other.open(1)) == (None, ["COMPLETE"], 0)
+    else:
+        assert again
+        assert (again[0].suggest_float("x", 0, 1), again[1], states) == (x, {10: 0.5}, ["FAIL", "RUNNING"])
 
 
 def test_whoever_sleeps_beyond_the_lease_has_no_effect(url: str, study: str, tmp_path: Path) -> None:

@@ -80,6 +80,17 @@ def test_what_it_saves_it_loads(tmp_path: Path) -> None:
     assert np.array_equal(xgboost.predict(xgboost.load(tmp_path / xgboost.FILE), train.X), xgboost.predict(fitted.model, train.X))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_baseline_is_fitted_on_both_labels_however_rare_one_is(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    monkeypatch.setattr(logistic, "ROWS", 50)
+    train = table(2000, 0)
+    rare = Table(train.X, (np.arange(2000) % 700 == 1).astype("int8"), train.row)
+
+    found = logistic.predict(logistic.fit(rare, seed=seed), rare.X)
+
+    assert 0 < found.min() <= found.max() < 1
+
+
 def test_rows_are_scored_as_the_library_scores_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """In parts, with categories that are missing, or were in no train row, and with numbers that float32 cannot hold."""
     train = table(400, 0)
