@@ -83,6 +83,13 @@ def dying(engine: sqlalchemy.Engine, kill: Kill) -> Iterator[None]:
         engine.dialect.do_commit = real  # type: ignore[method-assign]
 
 
+def is_open(engine: sqlalchemy.Engine, study: str, budget: int) -> bool:
+    """Tell whether a slot of the budget is not closed: claimed or not."""
+    asked = "SELECT count(*) FROM surefoot_slots WHERE study = :study AND slot < :budget AND NOT closed"
+    with engine.connect() as connection:
+        return bool(connection.execute(text(asked), {"study": study, "budget": budget}).scalar_one())
+
+
 def value(params: dict[str, Any]) -> float:
     """Give what a trial's parameters are worth."""
     return float(params["x"] * 2 + params["depth"])
@@ -96,7 +103,7 @@ def is_pruned(params: dict[str, Any]) -> bool:
 def work(slots: Slots, budget: int, records: Path, kill: Kill, seconds: float = 0.0) -> None:
     """Search until the budget is met."""
     slots.reconcile()
-    while slots.open(budget):
+    while is_open(slots._storage.engine, slots.study.study_name, budget):
         slots.reconcile()
         claim = slots.claim(budget)
         if claim is None:
@@ -204,8 +211,6 @@ class Crew:
 
     def _is_open(self, budget: int) -> bool:
         engine = sqlalchemy.create_engine(self.url.replace("postgresql:", "postgresql+psycopg2:"))
-        with engine.connect() as connection:
-            asked = "SELECT count(*) FROM surefoot_slots WHERE study = :study AND slot < :budget AND NOT closed"
-            found = connection.execute(text(asked), {"study": self.study, "budget": budget}).scalar_one()
+        found = is_open(engine, self.study, budget)
         engine.dispose()
-        return bool(found)
+        return found

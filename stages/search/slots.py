@@ -86,12 +86,6 @@ class Slots:
             if rows:
                 connection.execute(text("INSERT INTO surefoot_slots (study, slot) VALUES (:study, :slot) ON CONFLICT DO NOTHING"), rows)
 
-    def open(self, budget: int) -> int:
-        """Count the slots of a budget that are not closed: claimed or not."""
-        asked = "SELECT count(*) FROM surefoot_slots WHERE study = :study AND slot < :budget AND NOT closed"
-        with self._storage.engine.begin() as connection:
-            return int(connection.execute(text(asked), {**self._study, "budget": budget}).scalar_one())
-
     # --- one attempt ------------------------------------------------------------------------------
 
     def claim(self, budget: int, first: int = 0) -> Claim | None:

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import optuna
@@ -35,7 +34,7 @@ def name(config: Config, run: Run) -> str:
     return f"{run.item['family']}-{contract.digest(made)[:16]}"
 
 
-@contextmanager
+@contextlib.contextmanager
 def at_hand() -> Iterator[None]:
     """Translate what a database that went away answers, at any time.
 
@@ -130,12 +129,13 @@ def restore(config: Config, run: Run, slots: Slots) -> int:
     there, lost = finished(slots.study), dict[int, list[str]]()
     for key in run.store.list(folder):
         lost.setdefault(int(key.removeprefix(folder).partition("-")[0]), []).append(key)
-    count = 0
-    for slot in sorted(lost.keys() - there.keys()):
+    slots_lost, count = sorted(lost.keys() - there.keys()), 0
+    shapes = space.suggest(_Shapes(), asked(config, run)) if slots_lost else {}
+    for slot in slots_lost:
         record = next(filter(None, (artifact.unsealed(run.store, key) for key in lost[slot])), None)
         if record and (claim := slots.claim(slot + 1, first=slot)):
             with contextlib.suppress(Lost, optuna.exceptions.UpdateFinishedTrialError):
-                count += _restored(slots, claim, record, space.suggest(_Shapes(), asked(config, run)))
+                count += _restored(slots, claim, record, shapes)
     return count
 
 
