@@ -31,9 +31,9 @@ def addresses(path: Path, store: Store, *sets: str) -> Addresses:
 
 
 def do(name: str, planned: Addresses) -> dict[str, object]:
-    """Do one step of a planned run in this process."""
+    """Do one step of a planned run in this process; of several families, with the first."""
     planned.forget()
-    return step.run_step(name, {"family": "xgboost"} if contract.STEPS[name].item else {}, planned)
+    return step.run_step(name, {"family": planned.config["search"].families[0]} if contract.STEPS[name].item else {}, planned)
 
 
 @pytest.fixture(scope="session")

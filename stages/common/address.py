@@ -45,13 +45,12 @@ class Addresses:
         stage, pinned = STEPS[step], self.config.pinned
         assert pinned, "plan pins before keys are computed"
         section = self.config[stage.stage]
-        values = section.model_dump(mode="json", include=set(section.result_fields()))
         raw = {name: sha256 for name, sha256 in pinned.raw.items() if name != "outside"}
         pins = {"raw": raw, "champion": (pinned.champion or {}).get("version", ""), "outside": pinned.raw.get("outside", "")}
         return {
             "step": step,
             "item": {name: item[name] for name in stage.item},
-            "recipe": {**_recipe(step, item.get("family", "")), "config": values},
+            "recipe": {**_recipe(step, item.get("family", "")), "config": section.results(item)},
             "inputs": inputs,
             "pins": {name: pins[name] for name in stage.pins},
         }

@@ -109,7 +109,7 @@ def closure(module: str, family: str | None = None) -> dict[str, Path]:
         if name in found or path is None or _is_other_family(name, family):
             continue
         found[name] = path
-        waiting += [name.rpartition(".")[0], *_imports(path)]
+        waiting += [name.rpartition(".")[0], *_imports(path), *(f"{FAMILY_ROOM}{word}" for word in families() if name == FAMILY_ROOM[:-1])]
     return found
 
 

@@ -17,6 +17,10 @@ class Section(BaseModel):
         """Names of the fields that can change a result; they are part of the step's recipe."""
         return sorted(name for name, field in cls.model_fields.items() if changes_result(field))
 
+    def results(self, item: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG002 - most sections have no items
+        """Give the values that can change the result of an item."""
+        return self.model_dump(mode="json", include=set(self.result_fields()))
+
     def unmet(self, sections: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: ARG002 - most sections ask nothing of the others
         """Say, by option, what it needs that another section lacks."""
         return {}

@@ -54,7 +54,7 @@ def evaluate(config: Config, run: Run) -> dict[str, Any]:
     names = sorted(item["family"] for item in run.config.items("train"))
     candidates = {name: _candidate(name, run.input("train", family=name)) for name in names}
     scores = {name: metrics.scores(valid.y, candidate.probability(valid)) for name, candidate in candidates.items()}
-    plain = logistic.fit(train, seed=config.seed)
+    plain = logistic.regress(train, seed=config.seed)
     baseline = logistic.predict(plain, test.X)
     metric = candidates[names[0]].settings["metric"]  # as searched and trained by
     winner = max(names, key=lambda name: _sign(metric) * scores[name][metric])

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from stages import families
 from stages.common import log
 from stages.families import metrics, xgboost
 from stages.features.features import Table
@@ -33,7 +34,8 @@ class Fits:
 
     def fit(self, table: Table, rounds: int) -> Any:
         """Fit for so many rounds."""
-        fitted = xgboost.fit(
+        fitted = families.fit(
+            "xgboost",
             SETTINGS,
             table,
             None,

@@ -1,16 +1,106 @@
-"""Model families: one file each, the same functions in all.
+"""Model families: one file each, the same words in all. A family's name is its file's.
 
-A family's file has FILE (its model file's name), ``suggest``, ``fit``, ``predict``, ``save`` and ``load``.
+    FILE                        its model file's name
+    SPACE                       what is searched, and where
+    boost(fit, borders)         fit from border to border; give the model, cut at the best one, and the device that was used
+    predict(model, X)           each row's probability of the positive label
+    save(model, path), load(path)
+    contributions(model, X)     what each column adds to each row's log-odds (rows x columns)
+    importance(model)           each used column's gain
+    has_cuda()                  whether this build of its library can use a GPU
+
+``fit`` is how all of them are called. A fit that was killed goes on from its last saved border to the model that it would have made.
 """
 
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import ModuleType
+from typing import Any
+
+from stages.common.checkpoint import Checkpoint
+from stages.common.errors import OutOfMemory
+from stages.families import device
+from stages.families.borders import Borders
+from stages.features.features import Table
+
+NAMES = ("xgboost", "lightgbm", "catboost", "logistic")
+ON_GPU = ("xgboost", "catboost")  # those that are published for a GPU too: on a CPU beside a GPU they fell back
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is to be fitted, and on what."""
+
+    params: dict[str, Any]  # as the family's SPACE names them
+    train: Table
+    valid: Table | None
+    seed: int
+    threads: int
+    place: str = "cpu"  # or "cuda"
+    bins: int | None = None  # of a number column, at most; None: as many as the library makes
+    positive_weight: float = 1.0  # of a positive row beside a negative one
+    monotone: dict[str, int] = field(default_factory=dict)  # column: 1 where more of it may only mean more risk, -1 where less
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted model, cut at its best border."""
+
+    model: Any
+    rounds: int
+    score: float | None  # the model's own on valid, by the metric asked for; None without valid
+    device: str  # as the library says
 
 
 def load(name: str) -> ModuleType:
-    """Import one family; the others stay unimported."""
-    match name:
-        case "xgboost":
-            from stages.families import xgboost as family
-        case _:
-            raise LookupError(f"no family {name!r}")
-    return family
+    """Import one family; the others stay unimported.
+
+    Raises:
+        LookupError: there is no such family.
+
+    """
+    if name not in NAMES:
+        raise LookupError(f"no family {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def fit(
+    name: str,
+    params: dict[str, Any],
+    train: Table,
+    valid: Table | None,
+    *,
+    rounds: int,
+    early_stopping_rounds: int,
+    seed: int,
+    metric: str,
+    threads: int,
+    gpu: bool = False,
+    bins: int | None = None,
+    balanced: bool = False,
+    monotone: dict[str, int] | None = None,
+    checkpoint: Checkpoint | None = None,
+    report: Callable[[int, float | None], None] | None = None,
+) -> Fitted:
+    """Fit up to ``rounds`` rounds; with ``valid``, stop early and cut at the best border.
+
+    ``report(rounds, score)`` is called at each border and may raise to stop the fit. ``balanced`` gives both labels the same weight.
+
+    Raises:
+        OutOfMemory: the GPU's or the machine's memory did not suffice.
+
+    """
+    family = load(name)
+    place = "cuda" if gpu and device.gpus() and family.has_cuda() else "cpu"
+    weight = (len(train.y) - float(train.y.sum())) / max(float(train.y.sum()), 1.0) if balanced else 1.0
+    asked = Fit(params, train, valid, seed, threads, place, bins, weight, monotone or {})
+    borders = Borders(valid, metric, rounds, early_stopping_rounds, checkpoint, report)
+    try:
+        model, used = family.boost(asked, borders)
+    except Exception as error:
+        if device.is_out_of_memory(error):
+            raise OutOfMemory(f"{name} on {place}: {str(error).strip().splitlines()[-1]}") from error
+        raise
+    score = borders.score(family.predict(model, valid.X)) if valid else None
+    return Fitted(model, borders.best_rounds, score, used)

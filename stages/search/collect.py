@@ -39,6 +39,7 @@ def collect(config: Config, run: Run) -> dict[str, Any]:
     complete = [slot for slot in told if slot["state"] == TrialState.COMPLETE.name.lower()]
     best = max(complete, key=lambda slot: slot["value"])  # of equals, the first
     result = {"family": run.item["family"], "metric": config.metric, **{name: best[name] for name in ("slot", "params", "value")}}
+    result["options"] = studies.options(config, run)
     (run.out / "trials.json").write_bytes(contract.dump(told))
     (run.out / "best.json").write_bytes(contract.dump(result))
     log.info("search.collected", finished=len(told), pruned=len(told) - len(complete), best=best["value"])

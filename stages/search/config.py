@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import model_validator
@@ -8,7 +9,9 @@ from stages.common.section import Section, other, result
 class Config(Section):
     """Options of search: how long to look for good settings, and where."""
 
-    families: tuple[Literal["xgboost"], ...] = other(("xgboost",), "model families to search; one study each", min_length=1)
+    families: tuple[Literal["xgboost", "lightgbm", "catboost", "logistic"], ...] = other(
+        ("xgboost",), "model families to search, one study each: xgboost, lightgbm, catboost, logistic", min_length=1
+    )
     metric: Literal["average_precision", "auc", "log_loss"] = result("average_precision", "what settings are chosen by, on the valid split")
     n_trials: int = result(200, "finished trials (complete or pruned) of each family", ge=1, le=100_000)
     timeout_minutes: float = result(120.0, "minutes after which no trial is started; what is finished by then counts", gt=0)
@@ -17,8 +20,14 @@ class Config(Section):
     rounds: int = result(400, "most boosting rounds of a trial; early stopping cuts at the best one", ge=1, le=100_000)
     early_stopping_rounds: int = result(40, "rounds without a better valid score after which a fit stops", ge=1)
     space: dict[str, dict[str, list[Any]]] = result({}, "changes of a family's search space: {xgboost: {max_depth: [3, 8]}}")
+    balanced: bool = result(False, "give both labels the same weight, in trials and final fits")
+    monotone: dict[str, Literal[-1, 1]] = result({}, "features of which more may only mean more risk (1), or less (-1)")
     gpu_enabled: bool = result(True, "train on a GPU where there is one and the library can use it")
     workers: int = other(1, "search processes of each family that run at once", ge=1, le=1)
+
+    def results(self, item: Mapping[str, str]) -> dict[str, Any]:
+        """Give the values that can change the result of a family: not the space of another one."""
+        return super().results(item) | {"space": self.space.get(item["family"], {})}
 
     @model_validator(mode="after")
     def _space_fits(self) -> "Config":
@@ -28,6 +37,14 @@ class Config(Section):
             for name, bounds in changes.items():
                 if not _are_bounds(bounds):
                     raise ValueError(f"space of {family}: {name} is {bounds!r}, not [low, high], [low, high, log] or a list of words")
+        return self
+
+    @model_validator(mode="after")
+    def _families_fit(self) -> "Config":
+        if len({*self.families}) < len(self.families):
+            raise ValueError(f"families names one of them twice: {', '.join(self.families)}")
+        if self.monotone and "logistic" in self.families:
+            raise ValueError("monotone cannot be kept by logistic: leave one of them out")
         return self
 
 

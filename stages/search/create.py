@@ -15,6 +15,7 @@ def create(config: Config, run: Run) -> dict[str, Any]:
     from stages.search.slots import Slots
 
     name = studies.name(config, run)
+    studies.options(config, run)  # refused before a trial is begun
     with studies.at_hand():
         storage = studies.storage(run, create=True)
         study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)

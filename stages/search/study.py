@@ -15,9 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from stages import families
 from stages.common import artifact, contract, database, recipe
-from stages.common.errors import NotNow
+from stages.common.errors import ConfigError, NotNow
 from stages.common.step import Run
 from stages.families import space
+from stages.features.features import Features
 from stages.search.config import Config
 from stages.search.slots import FINISHED, Claim, Lost, Slots, immediate
 
@@ -29,7 +30,7 @@ BUDGET = {"n_trials", "timeout_minutes"}  # asking for more goes on with the sam
 
 def name(config: Config, run: Run) -> str:
     """Name the study by everything that makes its trials comparable: data, metric, space, fit recipe; not by its budget."""
-    settings = config.model_dump(mode="json", include=set(Config.result_fields()) - BUDGET)
+    settings = {name: value for name, value in config.results(run.item).items() if name not in BUDGET}
     made = {"data": run.input("prepare").manifest.content, "recipe": recipe.recipe("search-work", run.item), "settings": settings}
     return f"{run.item['family']}-{contract.digest(made)[:16]}"
 
@@ -100,6 +101,21 @@ def asked(config: Config, run: Run) -> dict[str, list[Any]]:
     """Give the family's search space with the config's changes."""
     name = run.item["family"]
     return space.merged(name, families.load(name).SPACE, config.space.get(name, {}))
+
+
+def options(config: Config, run: Run) -> dict[str, Any]:
+    """Give what the search's trials and the final fits have in common.
+
+    Raises:
+        ConfigError: a monotone column is no number column of the table.
+
+    """
+    if config.monotone:
+        columns = Features.from_json(run.input("prepare").read_json("features.json")).columns
+        numbers = [column.name for column in columns if column.dtype != "category"]
+        if unknown := sorted(config.monotone.keys() - {*numbers}):
+            raise ConfigError(f"search.monotone names {unknown[0]!r}, which is no number among the features: {', '.join(numbers[:40])}.")
+    return {"balanced": config.balanced, "monotone": config.monotone}
 
 
 class _Shapes:

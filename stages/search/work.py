@@ -27,6 +27,7 @@ class _Search:
     run: Run
     slots: "Slots"
     space: dict[str, list[Any]]
+    options: dict[str, Any]  # of all its fits
     train: "Table"
     valid: "Table"
 
@@ -36,12 +37,12 @@ def work(config: Config, run: Run) -> dict[str, Any]:
     from stages.features import features
     from stages.search import study as studies
 
-    asked = studies.asked(config, run)
+    asked, options = studies.asked(config, run), studies.options(config, run)
     prepared = run.input("prepare")
     contract_of = features.Features.from_json(prepared.read_json("features.json"))
     train, valid = (features.read(prepared.path(f"{split}.parquet"), contract_of) for split in ("train", "valid"))
     with studies.at_hand():
-        search = _Search(config, run, studies.load(config, run), asked, train, valid)
+        search = _Search(config, run, studies.load(config, run), asked, options, train, valid)
         search.slots.grow(config.n_trials)
         waits = False
         while not studies.is_over(config, done := studies.finished(search.slots.study)):
@@ -87,7 +88,7 @@ class _Reports:
         self._trial = trial
         self._lost = lost
 
-    def __call__(self, rounds: int, value: float) -> None:
+    def __call__(self, rounds: int, value: float | None) -> None:
         """Report a border.
 
         Raises:
@@ -99,6 +100,7 @@ class _Reports:
 
         from stages.search.slots import Lost
 
+        assert value is not None, "trials are scored on valid"
         if self._lost.is_set():
             raise Lost
         if rounds not in self.values:
@@ -135,12 +137,14 @@ def _fit(search: _Search, slot: int, params: dict[str, Any], key: str, reports: 
     from stages import families
 
     config, run = search.config, search.run
-    family = families.load(run.item["family"])
+    name = run.item["family"]
+    family = families.load(name)
     started = time.monotonic()
     record = {"slot": slot, "params": params, "metric": config.metric}
     with run.checkpoint(key) as saved:
         try:
-            fitted = family.fit(
+            fitted = families.fit(
+                name,
                 params,
                 search.train,
                 search.valid,
@@ -150,6 +154,7 @@ def _fit(search: _Search, slot: int, params: dict[str, Any], key: str, reports: 
                 metric=config.metric,
                 threads=run.threads,
                 gpu=config.gpu_enabled,
+                **search.options,
                 checkpoint=saved,
                 report=reports,
             )
@@ -158,7 +163,8 @@ def _fit(search: _Search, slot: int, params: dict[str, Any], key: str, reports: 
         else:
             path = run.folder / f"{slot}-{family.FILE}"
             family.save(fitted.model, path)
-            record |= {"state": "complete", "value": fitted.score, "rounds": fitted.rounds, "model": artifact.put(run.store, path)}
+            record |= {"state": "complete", "value": fitted.score, "rounds": fitted.rounds, "device": fitted.device}
+            record["model"] = artifact.put(run.store, path)
     record |= {"reports": sorted(reports.values.items()), "seconds": round(time.monotonic() - started, 3)}
     run.store.create(key, artifact.seal(record))
     return artifact.unsealed(run.store, key) or record

@@ -26,24 +26,39 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         "metric": best["metric"],
         "threads": run.threads,
         "gpu": config.gpu_enabled,
+        **best["options"],
     }
     with run.checkpoint(f"train/{run.address}/judged") as saved:
-        judged = family.fit(
-            best["params"], train_rows, valid_rows, rounds=config.rounds, checkpoint=saved, report=_progress(run, config.rounds), **common
+        judged = families.fit(
+            best["family"],
+            best["params"],
+            train_rows,
+            valid_rows,
+            rounds=config.rounds,
+            checkpoint=saved,
+            report=_progress(run, config.rounds),
+            **common,
         )
     suffix = Path(family.FILE).suffix
     family.save(judged.model, run.out / f"judged{suffix}")
     rows = together(train_rows, valid_rows, *later)
     with run.checkpoint(f"train/{run.address}/shipped") as saved:
-        shipped = family.fit(
-            best["params"], rows, None, rounds=judged.rounds, checkpoint=saved, report=_progress(run, judged.rounds), **common
+        shipped = families.fit(
+            best["family"],
+            best["params"],
+            rows,
+            None,
+            rounds=judged.rounds,
+            checkpoint=saved,
+            report=_progress(run, judged.rounds),
+            **common,
         )
     family.save(shipped.model, run.out / f"shipped{suffix}")
     scores = metrics.scores(valid_rows.y, family.predict(judged.model, valid_rows.X))
     model = {"family": best["family"], "params": best["params"], "metric": best["metric"], "rounds": judged.rounds, "valid": scores}
     (run.out / "model.json").write_bytes(contract.dump(model))
     run.device = judged.device
-    if config.gpu_enabled and judged.device == "cpu" and device.gpus():
+    if config.gpu_enabled and judged.device == "cpu" and best["family"] in families.ON_GPU and device.gpus():
         run.degraded.append("CPU for GPU")
     log.info(
         "train.fitted", family=best["family"], rounds=judged.rounds, **{f"valid_{name}": round(value, 6) for name, value in scores.items()}

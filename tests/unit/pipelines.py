@@ -57,7 +57,14 @@ class Pipeline:
         outputs: dict[str, dict[str, Any]] = {}
         for one in contract.STEPS.values():
             if one.name == "search-collect":
-                best = {"family": "xgboost", "metric": addresses.config["search"].metric, "params": PARAMS, "slot": 0, "value": 0.5}
+                best = {
+                    "family": "xgboost",
+                    "metric": addresses.config["search"].metric,
+                    "params": PARAMS,
+                    "slot": 0,
+                    "value": 0.5,
+                    "options": {},
+                }
                 publish(addresses, one.name, XGBOOST, {"best.json": contract.dump(best)}, {})
             elif not one.effect_of:
                 outputs[one.name] = self.work(one.name, addresses)

@@ -156,16 +156,20 @@ WITHOUT = {
     "validate": {"optuna"},
     "deploy": {"pandas", "numpy", "xgboost", "optuna", "pyarrow"},
 }
+BOOSTERS = {"xgboost", "lightgbm", "catboost"}
 PLUMBING = {"minio", "pydantic", "pydantic-core", "pyyaml", "tqdm", "urllib3", "certifi", "hera", "pytest", "xgboost-cpu"}
 
 
 def test_each_steps_libraries_are_those_it_uses_and_what_they_need() -> None:
     made = recipe.recipes()
-    assert set(made) == set(WITH)
+    families = recipe.families()
+    assert {label for label in made if not label.endswith(tuple(families))} | {label for label in made if "xgboost" in label} == set(WITH)
     for label, document in made.items():
         libraries = set(document["libraries"])
-        assert libraries >= WITH[label], label
+        assert libraries >= WITH.get(label, set()), label
         assert not libraries & (WITHOUT.get(label, set()) | PLUMBING), label
+        if family := label.partition("/")[2]:
+            assert libraries & BOOSTERS == {family} & BOOSTERS, label
 
 
 def test_both_builds_of_xgboost_count_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,8 +203,8 @@ def test_what_is_not_installed_counts_as_locked_and_what_is_as_it_is(monkeypatch
 
 
 def test_a_library_that_is_not_locked_is_a_bug(tmp_path: Path) -> None:
-    (tmp_path / "new.py").write_text("import json\nimport lightgbm\n")
-    with pytest.raises(LookupError, match=r"imported, but not in requirements\.lock: \['lightgbm'\]"):
+    (tmp_path / "new.py").write_text("import json\nimport torch\n")
+    with pytest.raises(LookupError, match=r"imported, but not in requirements\.lock: \['torch'\]"):
         recipe.libraries([tmp_path / "new.py"])
 
 
@@ -256,11 +260,12 @@ def test_a_checkout_elsewhere_has_the_same_recipes(checkout: Path) -> None:
     assert json.loads(ended.out) == recipe.recipes()
 
 
+SEARCHES = {f"search-{name}/{family}" for name in ("create", "work", "collect") for family in recipe.families()}
+
+
 def test_another_family_is_left_out(checkout: Path) -> None:
     before = recipes_of(checkout)
     (checkout / "stages/families/forest.py").write_text('"""Another family."""\n\nimport sklearn\n\nFILE = "forest.json"\n')
-    loader = checkout / "stages/families/__init__.py"
-    loader.write_text(loader.read_text() + "\n\ndef other() -> None:\n    from stages.families import forest\n")
     one = recipes_of(checkout)
     forest = checkout / "stages/families/forest.py"
     forest.write_text(forest.read_text() + "TREES = 100\n")
@@ -291,7 +296,7 @@ def test_a_line_of_code_changes_the_steps_that_import_it(checkout: Path) -> None
     assert after("stages/common/store.py", "\nMORE = 1\n") == set(before)
     assert after("stages/prepare/split.py", "\nMORE = 1\n") == {"prepare"}
     assert after("stages/families/xgboost.py", "\nMORE = 1\n") >= {"train/xgboost", "search-work/xgboost", "search-collect/xgboost"}
-    assert after("stages/search/study.py", "\nMORE = 1\n") == {f"search-{name}/xgboost" for name in ("create", "work", "collect")}
+    assert after("stages/search/study.py", "\nMORE = 1\n") == SEARCHES
 
 
 def test_a_locked_version_changes_the_steps_that_use_the_library(checkout: Path) -> None:
@@ -306,7 +311,7 @@ def test_a_locked_version_changes_the_steps_that_use_the_library(checkout: Path)
 
     boosted = {"search-create/xgboost", "search-work/xgboost", "search-collect/xgboost", "train/xgboost", "evaluate", "validate"}
     assert after("xgboost-cpu") == boosted
-    assert after("optuna") == {f"search-{name}/xgboost" for name in ("create", "work", "collect")}
+    assert after("optuna") == SEARCHES
     assert after("pyarrow") >= {"prepare"} | boosted
     assert after("minio") == after("pydantic") == after("hera") == after("pytest") == set()
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from stages import families
 from stages.common import registry
 from stages.common.errors import MissingInput
 from stages.common.store import open_store
@@ -348,7 +349,7 @@ def equal_pair(number: int) -> str:
     fitted = feature.fit(frame[:1000], roles, 256)
     train, test = (feature_table(part, fitted) for part in (frame[:1000], frame[1000:]))
     settings: dict[str, Any] = {"rounds": 30, "early_stopping_rounds": 30, "metric": "auc", "threads": 1}
-    models = [xgboost.fit({**PARAMS, "subsample": 0.5}, train, None, seed=seed, **settings).model for seed in (0, 1)]
+    models = [families.fit("xgboost", {**PARAMS, "subsample": 0.5}, train, None, seed=seed, **settings).model for seed in (0, 1)]
     one, other = (xgboost.predict(model, test.X) for model in models)
     low, high = certainty.paired("auc", test.y, one, other, None, 0)["interval"]
     return champion.answer(low, high, 0.005)
@@ -366,9 +367,9 @@ def test_a_plainly_better_model_is_called_so() -> None:
     """The logistic regression on all columns against one that does not see the amount."""
     frame = timed(3000)
     train, test = feature_table(frame[:1500]), feature_table(frame[1500:])
-    whole = logistic.predict(logistic.fit(train, seed=0), test.X)
+    whole = logistic.predict(logistic.regress(train, seed=0), test.X)
     less = Table(train.X.drop(columns="amount"), train.y, train.row)
-    rest = logistic.predict(logistic.fit(less, seed=0), test.X.drop(columns="amount"))
+    rest = logistic.predict(logistic.regress(less, seed=0), test.X.drop(columns="amount"))
     low, high = certainty.paired("average_precision", test.y, whole, rest, None, 0)["interval"]
 
     assert champion.answer(low, high, 0.005) == "better"

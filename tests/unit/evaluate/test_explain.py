@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from stages import families
 from stages.evaluate import explain as module
 from stages.evaluate.calibration import Scored
 from stages.evaluate.explain import explain
@@ -29,7 +30,7 @@ def table(rows: int, seed: int = 0) -> Table:
 
 @pytest.fixture(scope="module")
 def fitted() -> Any:
-    return xgboost.fit({"max_depth": 3, "learning_rate": 0.2}, table(2000), None, **SETTINGS).model
+    return families.fit("xgboost", {"max_depth": 3, "learning_rate": 0.2}, table(2000), None, **SETTINGS).model
 
 
 def scored(model: Any, rows: int = 600) -> Scored:
@@ -82,7 +83,7 @@ def test_few_rows_are_all_explained(fitted: Any) -> None:
 
 
 def test_a_column_that_is_not_used_is_not_told() -> None:
-    model = xgboost.fit({"max_depth": 1}, table(2000), None, **{**SETTINGS, "rounds": 1}).model
+    model = families.fit("xgboost", {"max_depth": 1}, table(2000), None, **{**SETTINGS, "rounds": 1}).model
     found = explain(xgboost, model, 1, scored(model), seed=0)
 
     assert [one["feature"] for one in found["importance"]] == ["more"]

@@ -19,7 +19,7 @@ def table(frame: pd.DataFrame) -> Table:
 def test_it_learns_from_numbers_and_categories() -> None:
     train, valid = table(honest_table(800)), table(honest_table(400, seed=1))
 
-    model = logistic.fit(train, seed=0)
+    model = logistic.regress(train, seed=0)
 
     assert metrics.score("auc", valid.y, logistic.predict(model, valid.X)) > 0.75
     for column in ("amount", "shop"):
@@ -33,7 +33,7 @@ def test_a_missing_value_is_marked() -> None:
     missing = train.y == 1
     train.X["age"] = train.X["age"].fillna(40).mask(missing)
 
-    assert metrics.score("auc", train.y, logistic.predict(logistic.fit(train, seed=0), train.X)) > 0.999
+    assert metrics.score("auc", train.y, logistic.predict(logistic.regress(train, seed=0), train.X)) > 0.999
 
 
 @pytest.mark.parametrize("value", [1e300, -1e300, 1e38, 0.0])
@@ -41,7 +41,7 @@ def test_one_wild_value_leaves_the_scores_finite(value: float) -> None:
     train = table(honest_table(300))
     train.X.loc[0, "amount"] = value
 
-    scores = logistic.predict(logistic.fit(train, seed=0), train.X)
+    scores = logistic.predict(logistic.regress(train, seed=0), train.X)
 
     assert np.isfinite(scores).all()
 
@@ -52,12 +52,12 @@ def test_columns_that_say_nothing_are_borne() -> None:
     train.X["amount"] = 7.0
     train.X["shop"] = train.X["shop"].where(train.X["shop"] == "none of these")
 
-    assert np.ptp(logistic.predict(logistic.fit(train, seed=0), train.X)) == 0
+    assert np.ptp(logistic.predict(logistic.regress(train, seed=0), train.X)) == 0
 
 
 def test_a_row_alone_is_scored_as_it_is_among_others() -> None:
     train = table(honest_table(300))
-    model = logistic.fit(train, seed=0)
+    model = logistic.regress(train, seed=0)
 
     alone = [logistic.predict(model, train.X.iloc[[row]])[0] for row in range(20)]
 
@@ -69,7 +69,7 @@ def test_the_bytes_do_not_depend_on_the_threads() -> None:
     made = []
     for threads in (1, 2):
         with threadpool_limits(threads):
-            made.append(logistic.predict(logistic.fit(train, seed=0), train.X).tobytes())
+            made.append(logistic.predict(logistic.regress(train, seed=0), train.X).tobytes())
 
     assert made[0] == made[1]
 
@@ -79,7 +79,7 @@ def test_of_many_rows_some_are_taken_by_the_seed(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(logistic, "ROWS", 600)
     train, valid = table(honest_table(3000)), table(honest_table(400, seed=1))
     late = Table(train.X.iloc[1500:], train.y[1500:], train.row[1500:], None, None)
-    made = [logistic.predict(logistic.fit(one, seed=seed), valid.X) for one, seed in ((train, 0), (train, 0), (train, 1), (late, 0))]
+    made = [logistic.predict(logistic.regress(one, seed=seed), valid.X) for one, seed in ((train, 0), (train, 0), (train, 1), (late, 0))]
 
     assert made[0].tobytes() == made[1].tobytes()
     assert len({one.tobytes() for one in made}) == 3

@@ -1,4 +1,4 @@
-"""XGBoost's fits: exact resume, early stopping, and being told to stop."""
+"""What is XGBoost's own: how it scores rows, its errors, and a signal while it bins a table."""
 
 import os
 import signal
@@ -14,10 +14,7 @@ import pytest
 import xgboost as library
 
 from stages import families
-from stages.common.checkpoint import Checkpoint
-from stages.common.errors import OutOfMemory
-from stages.common.store import open_store
-from stages.families import device, logistic, xgboost
+from stages.families import logistic, xgboost
 from stages.features.features import Table
 from tests import programs
 
@@ -32,61 +29,13 @@ def table(rows: int, seed: int) -> Table:
     return Table(pd.DataFrame(matrix, columns=[*"abcde"]), label, np.arange(rows), None, None)
 
 
-class Cut(BaseException):
-    """The process ends here."""
-
-
-@pytest.mark.parametrize("border", [10, 30, 60])
-def test_a_fit_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path, border: int) -> None:
-    train, valid = table(400, 0), table(200, 1)
-    reports: list[tuple[int, float | None]] = []
-    whole = xgboost.fit(PARAMS, train, valid, **SETTINGS, report=lambda *one: reports.append(one))
-    store = open_store(str(tmp_path))
-
-    def killed(rounds: int, _score: float | None) -> None:
-        if rounds > border:
-            raise Cut
-
-    if border < SETTINGS["rounds"]:
-        with pytest.raises(Cut):
-            xgboost.fit(PARAMS, train, valid, **SETTINGS, checkpoint=Checkpoint(store, "fit", 0), report=killed)
-    else:
-        xgboost.fit(PARAMS, train, valid, **SETTINGS, checkpoint=Checkpoint(store, "fit", 0))
-    again: list[tuple[int, float | None]] = []
-    resumed = xgboost.fit(PARAMS, train, valid, **SETTINGS, checkpoint=Checkpoint(store, "fit", 0), report=lambda *one: again.append(one))
-
-    assert resumed.model.save_raw("ubj") == whole.model.save_raw("ubj")
-    assert (resumed.rounds, resumed.score, again) == (whole.rounds, whole.score, reports)
-
-
-def test_it_stops_early_and_is_cut_at_the_best_border() -> None:
-    settings = {**SETTINGS, "rounds": 500, "early_stopping_rounds": 20}
-    reports: list[tuple[int, float | None]] = []
-    fitted = xgboost.fit(
-        {**PARAMS, "learning_rate": 0.5}, table(300, 0), table(200, 1), **settings, report=lambda *one: reports.append(one)
-    )
-
-    best = max(reports, key=lambda one: one[1] or 0)
-    assert (fitted.rounds, fitted.score) == best
-    assert fitted.model.num_boosted_rounds() == fitted.rounds
-    assert reports[-1][0] == fitted.rounds + 20 < 500
-
-
-def test_what_it_saves_it_loads(tmp_path: Path) -> None:
-    train = table(300, 0)
-    fitted = xgboost.fit(PARAMS, train, None, **SETTINGS)
-    xgboost.save(fitted.model, tmp_path / xgboost.FILE)
-    assert (fitted.rounds, fitted.score, fitted.device) == (60, None, "cpu")
-    assert np.array_equal(xgboost.predict(xgboost.load(tmp_path / xgboost.FILE), train.X), xgboost.predict(fitted.model, train.X))
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_the_baseline_is_fitted_on_both_labels_however_rare_one_is(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     monkeypatch.setattr(logistic, "ROWS", 50)
     train = table(2000, 0)
     rare = Table(train.X, (np.arange(2000) % 700 == 1).astype("int8"), train.row)
 
-    found = logistic.predict(logistic.fit(rare, seed=seed), rare.X)
+    found = logistic.predict(logistic.regress(rare, seed=seed), rare.X)
 
     assert 0 < found.min() <= found.max() < 1
 
@@ -98,7 +47,7 @@ def test_rows_are_scored_as_the_library_scores_the_table(monkeypatch: pytest.Mon
     words = pd.Series(np.random.default_rng(2).choice(["a", "b", "c", None], len(train.y))).astype(kind)
     train.X["kind"], train.X["wide"] = words, np.arange(len(train.y)) + 2.0**40
     train = Table(train.X, (train.y ^ (words == "b").to_numpy()).astype("int8"), train.row)
-    model = xgboost.fit({"max_depth": 6}, train, None, **SETTINGS).model
+    model = families.fit("xgboost", {"max_depth": 6}, train, None, **SETTINGS).model
     rows = train.X.head(90).copy()
     rows.loc[:9, "kind"], rows.loc[10:19, "a"] = "never", np.nan
     monkeypatch.setattr(xgboost, "BATCH", 40)
@@ -112,45 +61,23 @@ def test_rows_are_scored_as_the_library_scores_the_table(monkeypatch: pytest.Mon
     assert far == farther
 
 
-@pytest.mark.parametrize("text", ["cudaErrorMemoryAllocation: out of memory", "std::bad_alloc"])
-def test_out_of_memory_is_told_as_such(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    def fails(*_: Any) -> Any:
-        raise library.core.XGBoostError(f"[12:00:00] file.cu:12:\n{text}")
-
-    monkeypatch.setattr(xgboost, "_boost", fails)
-    with pytest.raises(OutOfMemory, match="xgboost on cpu: "):
-        xgboost.fit(PARAMS, table(30, 0), None, **SETTINGS)
-
-
 def test_another_error_of_the_library_stays_a_bug() -> None:
     with pytest.raises(library.core.XGBoostError):
-        xgboost.fit({"max_depth": -3}, table(30, 0), None, **SETTINGS)
-
-
-def test_no_driver_is_no_gpu() -> None:
-    if Path("/dev/nvidia0").exists():
-        pytest.skip("there is a GPU here: what is said without one was not tried")
-    assert device.gpus() == 0
-
-
-def test_a_family_that_is_not_there() -> None:
-    with pytest.raises(LookupError, match="no family 'forest'"):
-        families.load("forest")
-    assert not hasattr(logistic, "FILE")
+        families.fit("xgboost", {"max_depth": -3}, table(30, 0), None, **SETTINGS)
 
 
 STOPPED = """
 import sys
 from pathlib import Path
 from stages.common import checkpoint, step
-from stages.families import xgboost
+from stages.families import Fit, xgboost
 from tests.unit.families.test_xgboost import SETTINGS, table
 
 checkpoint.catch_signals()
 rows = table(400_000, 0)
 def work():
     print("now", flush=True)
-    xgboost._matrix(rows, 1)
+    xgboost._matrix(rows, Fit({}, rows, None, 0, 1))
     Path(sys.argv[1]).write_text("built")
 sys.exit(step.guarded(work))
 """

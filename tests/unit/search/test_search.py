@@ -12,10 +12,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from stages import families
 from stages.common import artifact, checkpoint
 from stages.common.errors import ConfigError, Interrupted, NotNow
 from stages.common.store import Store, open_store
-from stages.families import xgboost
 from stages.search.slots import Slots
 from tests import programs, small
 from tests.toy.pipeline import digests
@@ -50,13 +50,13 @@ def store(folder: Path) -> Store:
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Give the parameters of each fit that is started."""
     made: list[dict[str, Any]] = []
-    real = xgboost.fit
+    real = families.fit
 
-    def fit(params: dict[str, Any], *arguments: Any, **options: Any) -> xgboost.Fitted:
+    def fit(name: str, params: dict[str, Any], *arguments: Any, **options: Any) -> families.Fitted:
         made.append(params)
-        return real(params, *arguments, **options)
+        return real(name, params, *arguments, **options)
 
-    monkeypatch.setattr(xgboost, "fit", fit)
+    monkeypatch.setattr(families, "fit", fit)
     return made
 
 

@@ -1,11 +1,17 @@
 """The two models, and what is left behind."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from stages.common.errors import NotNow
+from stages import families
+from stages.common import contract
+from stages.common.errors import ConfigError, NotNow
+from stages.common.store import open_store
 from stages.families import device
+from tests import small
 from tests.unit.pipelines import PARAMS, XGBOOST, Pipeline
 
 
@@ -21,6 +27,39 @@ def test_two_models_and_how_they_were_made(pipeline: Pipeline) -> None:
         "calibration_error",
     }
     assert pipeline.read("train", "judged.ubj") != pipeline.read("train", "shipped.ubj")
+
+
+@pytest.mark.parametrize("family", families.NAMES)
+def test_each_family_goes_from_a_table_to_production(tmp_path: Path, family: str) -> None:
+    store = open_store(str(tmp_path / "store"))
+    planned = small.addresses(small.lay_out(tmp_path), store, f"search.families=[{family}]", "search.space={}", "search.balanced=true")
+    outputs = {name: small.do(name, planned) for name in contract.STEPS}
+    assert outputs["evaluate"]["winner"] == family
+    assert outputs["deploy"]["promoted"]
+    assert planned.find("train", {"family": family})
+
+
+def test_all_fits_are_given_the_searchs_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    real = families.fit
+
+    def fit(*arguments: Any, **options: Any) -> families.Fitted:
+        given.append((options["monotone"], options["balanced"]))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(families, "fit", fit)
+    sets = ["search.monotone={amount: 1}", "search.balanced=true", "search.n_trials=1"]
+    planned = small.addresses(small.lay_out(tmp_path), open_store(str(tmp_path / "store")), *sets)
+    for name in ("prepare", "search-create", "search-work", "search-collect", "train"):
+        small.do(name, planned)
+    assert given == [({"amount": 1}, True)] * 3, "a trial, and two final fits"
+
+
+def test_a_monotone_column_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    planned = small.addresses(small.lay_out(tmp_path), open_store(str(tmp_path / "store")), "search.monotone={colour: 1}")
+    small.do("prepare", planned)
+    with pytest.raises(ConfigError, match=r"search\.monotone names 'colour', which is no number among the features: "):
+        small.do("search-create", planned)
 
 
 def test_checkpoints_go_when_the_result_is_safe(pipeline: Pipeline) -> None:

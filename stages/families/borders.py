@@ -1,0 +1,80 @@
+"""The borders of a fit: where it is scored, reported, saved, and ended.
+
+What is computed depends on rounds alone: every BORDER rounds there is a border, for early stopping and pruning too. Which of them are
+saved depends on time.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+
+from stages.common.checkpoint import Checkpoint
+from stages.families import metrics
+from stages.features.features import Table
+
+BORDER = 10  # rounds
+
+
+class Borders:
+    """How far one fit is, and how good it was at each border."""
+
+    def __init__(
+        self,
+        valid: Table | None,
+        metric: str,
+        rounds: int,
+        patience: int,
+        checkpoint: Checkpoint | None = None,
+        report: Callable[[int, float | None], None] | None = None,
+    ) -> None:
+        self.rounds = 0  # of the last border
+        self.best_rounds = 0
+        self._best: float | None = None
+        self._scores: list[tuple[int, float | None]] = []
+        self._valid = valid
+        self._metric = metric
+        self._most = rounds
+        self._patience = patience
+        self._checkpoint = checkpoint
+        self._report = report
+
+    def load(self) -> bytes | None:
+        """Go on from the last saved border: give what the family left there; None where there is nothing."""
+        saved = self._checkpoint.load() if self._checkpoint else None
+        if saved is None:
+            return None
+        head, _, model = saved.partition(b"\n")
+        self._scores, self.best_rounds, self._best = json.loads(head)
+        self.rounds = self._scores[-1][0]
+        for rounds, score in self._scores if self._report else []:
+            self._report(rounds, score)  # type: ignore[misc]
+        return model
+
+    def ahead(self) -> int | None:
+        """Give the rounds of the next border; None where the fit is over."""
+        is_over = self._valid is not None and self.rounds - self.best_rounds >= self._patience
+        return None if is_over or self.rounds >= self._most else min(self.rounds + BORDER, self._most)
+
+    def reach(self, rounds: int, probability: NDArray[Any] | None, dump: Callable[[], bytes]) -> None:
+        """Score a border with valid's probabilities, report it, and save what ``dump`` gives if it is time to.
+
+        Raises:
+            Interrupted: the step was told to stop, and the border is saved.
+
+        """
+        score = None if probability is None else self.score(probability)
+        self.rounds = rounds
+        if score is None or self._best is None or score > self._best:
+            self.best_rounds, self._best = rounds, score
+        self._scores.append((rounds, score))
+        if self._report:
+            self._report(rounds, score)
+        if self._checkpoint:
+            self._checkpoint.border(lambda: json.dumps([self._scores, self.best_rounds, self._best]).encode() + b"\n" + dump())
+
+    def score(self, probability: NDArray[Any]) -> float:
+        """Score valid's probabilities; the larger, the better."""
+        assert self._valid
+        return metrics.score(self._metric, self._valid.y, probability)

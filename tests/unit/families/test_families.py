@@ -1,0 +1,333 @@
+"""What holds for every family: exact resume, early stopping, being told to stop, and the same words in each."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import xgboost as library
+from catboost import CatBoostError
+from lightgbm.basic import LightGBMError
+from scipy import special
+
+from stages import families
+from stages.common import checkpoint, recipe
+from stages.common.checkpoint import Checkpoint
+from stages.common.errors import Interrupted, OutOfMemory
+from stages.common.store import Store, open_store
+from stages.families import catboost, device, lightgbm, logistic, metrics, space, xgboost
+from stages.families.borders import Borders
+from stages.features.features import Table
+
+SETTINGS: dict[str, Any] = {"rounds": 60, "early_stopping_rounds": 60, "seed": 3, "metric": "auc", "threads": 1}
+PARAMS: dict[str, dict[str, Any]] = {
+    "xgboost": {"max_depth": 3, "learning_rate": 0.2, "subsample": 0.6, "colsample_bytree": 0.6},
+    "lightgbm": {"num_leaves": 7, "learning_rate": 0.2, "bagging_fraction": 0.6, "feature_fraction": 0.6, "min_data_in_leaf": 5},
+    "catboost": {"depth": 3, "learning_rate": 0.2, "subsample": 0.6},
+    "logistic": {"C": 1.0},
+}
+BOOSTED = ("xgboost", "lightgbm", "catboost")
+EACH = pytest.mark.parametrize("name", families.NAMES)
+EACH_BOOSTED = pytest.mark.parametrize("name", BOOSTED)
+KIND = pd.CategoricalDtype(["a", "b", "c", "never"])
+
+
+def table(rows: int, seed: int) -> Table:
+    """Numbers with gaps, and a category that is missing in some rows."""
+    rng = np.random.default_rng(seed)
+    matrix = pd.DataFrame(rng.normal(size=(rows, 5)).astype("float32"), columns=[*"abcde"])
+    words = rng.choice(["a", "b", "c", None], rows)
+    label = matrix["a"] + matrix["b"] * matrix["c"] + 1.5 * (words == "b") + rng.normal(size=rows) > 0.8
+    matrix["kind"] = pd.Series(words).astype(KIND)
+    matrix.loc[matrix["d"] > 1, "d"] = np.nan
+    return Table(matrix, label.to_numpy("int8"), np.arange(rows))
+
+
+class Cut(BaseException):
+    """The process ends here."""
+
+
+def written(name: str, model: Any, folder: Path) -> bytes:
+    family = families.load(name)
+    found: Path = folder / family.FILE
+    family.save(model, found)
+    return found.read_bytes()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Give a place for checkpoints."""
+    return open_store(str(tmp_path / "store"))
+
+
+def test_each_family_is_known_everywhere() -> None:
+    assert sorted(families.NAMES) == recipe.families()
+    with pytest.raises(LookupError, match="no family 'forest'"):
+        families.load("forest")
+
+
+@EACH
+def test_each_family_has_the_same_words(name: str) -> None:
+    family = families.load(name)
+    words = ("boost", "predict", "save", "load", "contributions", "importance", "has_cuda")
+    assert all(callable(getattr(family, word)) for word in words)
+    assert space.merged(name, family.SPACE, {}) == family.SPACE
+
+
+@EACH
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("border", [10, 30, 60])
+def test_a_fit_that_was_killed_goes_on_to_the_same_model(name: str, threads: int, border: int, store: Store, tmp_path: Path) -> None:
+    train, valid = table(400, 0), table(200, 1)
+    settings = {**SETTINGS, "threads": threads}
+    reports: list[tuple[int, float | None]] = []
+    whole = families.fit(name, PARAMS[name], train, valid, **settings, report=lambda *one: reports.append(one))
+
+    def killed(rounds: int, _score: float | None) -> None:
+        if rounds > border:
+            raise Cut
+
+    try:
+        families.fit(name, PARAMS[name], train, valid, **settings, checkpoint=Checkpoint(store, "fit", 0), report=killed)
+    except Cut:
+        assert border < reports[-1][0]
+    else:
+        assert border >= reports[-1][0]
+    again: list[tuple[int, float | None]] = []
+    resumed = families.fit(
+        name, PARAMS[name], table(400, 0), valid, **settings, checkpoint=Checkpoint(store, "fit", 0), report=lambda *one: again.append(one)
+    )
+
+    assert written(name, resumed.model, tmp_path) == written(name, whole.model, tmp_path)
+    assert (resumed.rounds, resumed.score, again) == (whole.rounds, whole.score, reports)
+
+
+@EACH_BOOSTED
+def test_a_fit_that_was_killed_begins_at_its_last_border(name: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count the rounds that are fitted, from outside."""
+    train, valid = table(400, 0), table(200, 1)
+    begun: list[int] = []
+    real = Borders.ahead
+
+    def ahead(borders: Borders) -> int | None:
+        found = real(borders)
+        begun.extend([borders.rounds] if found else [])
+        return found
+
+    def killed(rounds: int, _score: float | None) -> None:
+        if rounds == 40:
+            raise Cut
+
+    monkeypatch.setattr(Borders, "ahead", ahead)
+    with pytest.raises(Cut):
+        families.fit(name, PARAMS[name], train, valid, **SETTINGS, checkpoint=Checkpoint(store, "fit", 0), report=killed)
+    assert begun == [0, 10, 20, 30]
+    begun.clear()
+    families.fit(name, PARAMS[name], train, valid, **SETTINGS, checkpoint=Checkpoint(store, "fit", 0))
+    assert begun == [30, 40, 50]
+
+
+@EACH_BOOSTED
+def test_it_stops_early_and_is_cut_at_the_best_border(name: str, store: Store) -> None:
+    settings = {**SETTINGS, "rounds": 500, "early_stopping_rounds": 20}
+    reports: list[tuple[int, float | None]] = []
+    params, saved = {**PARAMS[name], "learning_rate": 0.5}, Checkpoint(store, "fit", 0)
+    train, valid = table(300, 0), table(200, 1)
+    fitted = families.fit(name, params, train, valid, **settings, checkpoint=saved, report=lambda *one: reports.append(one))
+
+    best = max(reports, key=lambda one: one[1] or 0)
+    assert fitted.rounds == best[0]
+    assert fitted.score == pytest.approx(best[1], abs=1e-9)
+    assert reports[-1][0] == fitted.rounds + 20 < 500
+
+    again = families.fit(name, params, train, valid, **settings, checkpoint=Checkpoint(store, "fit", 0))
+    assert (again.rounds, again.score) == (fitted.rounds, fitted.score), "and it ends there when it is asked again"
+
+
+@EACH
+def test_the_score_is_that_of_the_model(name: str, tmp_path: Path) -> None:
+    valid = table(200, 1)
+    fitted = families.fit(name, PARAMS[name], table(400, 0), valid, **{**SETTINGS, "metric": "log_loss"})
+    family = families.load(name)
+    family.save(fitted.model, tmp_path / family.FILE)
+    assert metrics.score("log_loss", valid.y, family.predict(family.load(tmp_path / family.FILE), valid.X)) == fitted.score
+
+
+@EACH
+def test_it_is_better_than_chance_on_new_rows(name: str) -> None:
+    new = table(1000, 7)
+    fitted = families.fit(name, PARAMS[name], table(1000, 0), table(500, 1), **SETTINGS)
+    assert metrics.score("auc", new.y, families.load(name).predict(fitted.model, new.X)) > 0.75
+
+
+@EACH
+def test_what_it_saves_it_loads(name: str, tmp_path: Path) -> None:
+    family, train = families.load(name), table(300, 0)
+    fitted = families.fit(name, PARAMS[name], train, None, **SETTINGS)
+    text = written(name, fitted.model, tmp_path)
+    loaded = family.load(tmp_path / family.FILE)
+    assert (fitted.score, fitted.device) == (None, "cpu")
+    assert fitted.rounds == (1 if name == "logistic" else 60)
+    assert np.array_equal(family.predict(loaded, train.X), family.predict(fitted.model, train.X))
+    assert written(name, families.fit(name, PARAMS[name], train, None, **SETTINGS).model, tmp_path) == text
+
+
+@EACH
+def test_rows_are_scored_alike_one_by_one_and_together(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In parts, with categories that are missing, or were in no train row, and with numbers that float32 cannot hold."""
+    family, train = families.load(name), table(400, 0)
+    train.X["wide"] = np.arange(400) + 2.0**40
+    model = families.fit(name, PARAMS[name], train, None, **SETTINGS).model
+    rows = train.X.head(90).copy()
+    rows.loc[:9, "kind"], rows.loc[10:19, "a"] = "never", np.nan
+    if hasattr(family, "BATCH"):
+        monkeypatch.setattr(family, "BATCH", 40)
+
+    found = family.predict(model, rows)
+
+    assert np.allclose([family.predict(model, rows.iloc[[row]])[0] for row in range(90)], found, rtol=1e-12)
+    assert len(family.predict(model, rows.iloc[:0])) == 0
+    far, farther = (family.predict(model, rows.head(1).assign(wide=wide)).tolist() for wide in (1e38, 1e300))
+    assert far == farther
+
+
+@EACH
+def test_contributions_add_up_to_the_log_odds(name: str) -> None:
+    family, train = families.load(name), table(400, 0)
+    model = families.fit(name, PARAMS[name], train, None, **SETTINGS).model
+
+    found = family.contributions(model, train.X)
+
+    rest = special.logit(family.predict(model, train.X).astype("float64")) - found.sum(axis=1)
+    assert found.shape == train.X.shape
+    assert np.ptp(rest) < 1e-4, "but for what is the same for all rows"
+    assert np.abs(found).mean(axis=0).argsort()[-1] in (0, 1, 2, 5)
+
+
+@EACH
+def test_importance_names_what_says_most(name: str) -> None:
+    model = families.fit(name, PARAMS[name], table(2000, 0), None, **SETTINGS).model
+    found = families.load(name).importance(model)
+    assert set(found) <= set(table(1, 0).X.columns)
+    assert max(found, key=lambda column: found[column]) in ("a", "kind")
+    assert all(isinstance(value, float) and value >= 0 for value in found.values())
+
+
+@EACH
+def test_balanced_labels_weigh_the_same(name: str) -> None:
+    rare = table(2000, 0)
+    rare = Table(rare.X, (rare.y * (np.arange(2000) % 8 == 0)).astype("int8"), rare.row)
+    plain, balanced = (families.fit(name, PARAMS[name], rare, None, **SETTINGS, balanced=one).model for one in (False, True))
+    found = [float(families.load(name).predict(model, rare.X).mean()) for model in (plain, balanced)]
+    assert found[0] == pytest.approx(rare.y.mean(), abs=0.02)
+    assert found[1] > 3 * found[0]
+
+
+@EACH_BOOSTED
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_monotone_column_only_adds_risk_or_only_takes_it(name: str, sign: int) -> None:
+    rows = table(600, 0)
+    model = families.fit(name, PARAMS[name], rows, None, **SETTINGS, monotone={"b": sign}).model
+    ladder = np.linspace(-3, 3, 61)
+    for row in range(20):
+        one = pd.concat([rows.X.iloc[[row]]] * 61, ignore_index=True).assign(b=ladder.astype("float32"))
+        steps = np.diff(families.load(name).predict(model, one).astype("float64")) * sign
+        assert steps.min() >= -1e-7
+
+
+@EACH_BOOSTED
+def test_fewer_bins_are_fewer_thresholds(name: str) -> None:
+    rows = table(2000, 0)
+    family = families.load(name)
+    found = []
+    for bins in (None, 8):
+        model = families.fit(name, PARAMS[name], rows, None, **{**SETTINGS, "rounds": 200}, bins=bins).model
+        one = pd.concat([rows.X.iloc[[0]]] * 2000, ignore_index=True).assign(a=np.linspace(-3, 3, 2000).astype("float32"))
+        found.append(len(np.unique(family.predict(model, one))))
+    assert found[1] <= 9 < found[0]
+
+
+WORDS: list[tuple[type[Exception], str, bool]] = [  # what the libraries say, and whether it is of memory
+    (library.core.XGBoostError, "[12:00:00] file.cu:12:\nMemory allocation error: cudaErrorMemoryAllocation: out of memory", True),
+    (library.core.XGBoostError, "std::bad_alloc", True),
+    (library.core.XGBoostError, "[12:00:00] Check failed: cudaErrorNoDevice: no CUDA-capable device is detected", False),
+    (library.core.XGBoostError, "cudaErrorECCUncorrectable: uncorrectable ECC error encountered", False),
+    (LightGBMError, "Memory Object Allocation Failure", True),
+    (LightGBMError, "std::bad_alloc", True),
+    (LightGBMError, "CUDA Tree Learner was not enabled in this build.", False),
+    (CatBoostError, "NCudaLib::TOutOfMemoryError: Out of memory. Requested 100.0MB; Free 3.0MB", True),
+    (CatBoostError, "std::bad_alloc", True),
+    (CatBoostError, "CUDA error 35: CUDA driver version is insufficient for CUDA runtime version", False),
+    (MemoryError, "Unable to allocate 3.00 GiB for an array with shape (400000, 1000)", True),
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "is_memory"), WORDS)
+def test_full_is_told_from_broken(monkeypatch: pytest.MonkeyPatch, kind: type[Exception], text: str, is_memory: bool) -> None:
+    def fails(*_: Any) -> Any:
+        raise kind(text)
+
+    monkeypatch.setattr(xgboost, "boost", fails)
+    with pytest.raises(OutOfMemory if is_memory else kind) as raised:
+        families.fit("xgboost", {}, table(30, 0), None, **SETTINGS)
+    assert str(raised.value).startswith("xgboost on cpu: ") == is_memory
+    assert device.is_out_of_memory(kind(text)) == is_memory
+
+
+def test_a_gpu_is_used_where_one_is_there_and_the_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = []
+
+    def boost(fit: families.Fit, borders: Borders) -> Any:
+        places.append(fit.place)
+        borders.reach(10, None, bytes)
+        return None, fit.place
+
+    for family in (xgboost, lightgbm, catboost, logistic):
+        monkeypatch.setattr(family, "boost", boost)
+    for gpus, cuda in ((0, True), (1, False), (1, True)):
+        monkeypatch.setattr(device, "gpus", lambda gpus=gpus: gpus)
+        monkeypatch.setattr(xgboost, "has_cuda", lambda cuda=cuda: cuda)
+        for gpu in (False, True):
+            families.fit("xgboost", {}, table(30, 0), None, **SETTINGS, gpu=gpu)
+    assert places == ["cpu", "cpu", "cpu", "cpu", "cpu", "cuda"]
+    assert not logistic.has_cuda()
+
+
+def test_the_published_lightgbm_cannot_use_a_gpu() -> None:
+    assert not lightgbm.has_cuda()
+
+
+def test_no_driver_is_no_gpu() -> None:
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("there is a GPU here: what is said without one was not tried")
+    assert device.gpus() == 0
+
+
+@EACH
+def test_a_signal_amid_a_fit_saves_the_next_border(name: str, store: Store, tmp_path: Path) -> None:
+    train, valid = table(400, 0), table(200, 1)
+    whole = families.fit(name, PARAMS[name], train, valid, **SETTINGS)
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    checkpoint.catch_signals()
+
+    def told(rounds: int, _score: float | None) -> None:
+        if rounds in (1, 20):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        with pytest.raises(Interrupted), Checkpoint(store, "fit", 1000) as saved:
+            families.fit(name, PARAMS[name], train, valid, **SETTINGS, checkpoint=saved, report=told)
+    finally:
+        signal.signal(signal.SIGTERM, handlers[0])
+        signal.signal(signal.SIGINT, handlers[1])
+        checkpoint._stop.__init__()  # type: ignore[misc]
+        checkpoint._stop.signal = 0
+    seen: list[int] = []
+    resumed = families.fit(
+        name, PARAMS[name], train, valid, **SETTINGS, checkpoint=Checkpoint(store, "fit", 0), report=lambda *one: seen.append(one[0])
+    )
+    assert seen[0] == (1 if name == "logistic" else 10)
+    assert written(name, resumed.model, tmp_path) == written(name, whole.model, tmp_path)
