@@ -1,5 +1,6 @@
 """Workers that search with objectives of no time, killed before or after any commit: what a search must withstand."""
 
+import ast
 import hashlib
 import multiprocessing
 import os
@@ -14,13 +15,15 @@ from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.trial import TrialState
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 
 from stages.search import slots as module
 from stages.search.slots import Lost, Slots
 
-NAMES = {"x", "depth"}
+SHAPES = {"x": FloatDistribution(0, 1), "depth": IntDistribution(1, 3)}
+NAMES = SHAPES.keys()
 STEPS = (10, 20, 30)
 
 
@@ -118,7 +121,7 @@ def work(slots: Slots, budget: int, records: Path, kill: Kill, seconds: float = 
 
 def _attempt(slots: Slots, claim: module.Claim, records: Path, kill: Kill, seconds: float) -> None:
     slots.study.sampler = optuna.samplers.RandomSampler(seed=claim.slot * 1000 + claim.attempt)  # another attempt would draw others
-    if (begun := slots.begin(claim, NAMES)) is None:
+    if (begun := slots.begin(claim, NAMES, _known(records, claim.slot) if claim.draw else None)) is None:
         return
     trial, reports = begun
     params = {"x": trial.suggest_float("x", 0, 1), "depth": trial.suggest_int("depth", 1, 3)}
@@ -130,6 +133,15 @@ def _attempt(slots: Slots, claim: module.Claim, records: Path, kill: Kill, secon
             slots.renew(claim)
         kill.effect(lambda: record.write_text(repr(params)))
     slots.tell(claim, trial, TrialState.PRUNED if is_pruned(params) else TrialState.COMPLETE, value(params))
+
+
+def _known(records: Path, slot: int) -> FrozenTrial | None:
+    """Find what was finished but not told before the slot drew other parameters."""
+    found = [ast.literal_eval(record.read_text()) for record in records.glob(f"{slot}-*")]
+    if not found:
+        return None
+    reports = {step: value(found[0]) * step for step in STEPS}
+    return optuna.trial.create_trial(state=TrialState.RUNNING, params=found[0], distributions=SHAPES, intermediate_values=reports)
 
 
 def check(url: str, study: str, budget: int, records: Path) -> dict[str, int]:

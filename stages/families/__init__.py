@@ -25,6 +25,7 @@ from stages.families.borders import Borders
 from stages.features.features import Table
 
 NAMES = ("xgboost", "lightgbm", "catboost", "logistic")
+LADDER: tuple[dict[str, Any], ...] = ({"bins": None}, {"bins": 128}, {"bins": 64})  # what a fit that ran out of memory is tried with next
 ON_GPU = ("xgboost", "catboost")  # those that are published for a GPU too: on a CPU beside a GPU they fell back
 
 

@@ -17,6 +17,7 @@ def collect(config: Config, run: Run) -> dict[str, Any]:
     """
     from optuna.trial import TrialState
 
+    from stages import families
     from stages.search import study as studies
 
     with studies.at_hand():
@@ -39,7 +40,10 @@ def collect(config: Config, run: Run) -> dict[str, Any]:
     complete = [slot for slot in told if slot["state"] == TrialState.COMPLETE.name.lower()]
     best = max(complete, key=lambda slot: slot["value"])  # of equals, the first
     result = {"family": run.item["family"], "metric": config.metric, **{name: best[name] for name in ("slot", "params", "value")}}
-    result["options"] = studies.options(config, run)
+    rung = trials[best["slot"]].user_attrs["rung"]
+    result["options"] = {**studies.options(config, run), **families.LADDER[rung]}
+    if rung:
+        run.degraded.append(f"{families.LADDER[rung]['bins']} bins for lack of memory")
     (run.out / "trials.json").write_bytes(contract.dump(told))
     (run.out / "best.json").write_bytes(contract.dump(result))
     log.info("search.collected", finished=len(told), pruned=len(told) - len(complete), best=best["value"])

@@ -12,6 +12,9 @@ Every process may die between any two commits, or sleep for as long as it likes:
     close       nobody claims the slot again
 
 So a slot has at most one finished trial, and after ``reconcile`` nothing runs that nobody works at.
+
+An attempt that fails, or whose worker dies, is a failure of its slot, unless it came further than the last one. After FAILURES of them
+in a row the slot draws other parameters: that is how a budget is topped up for what cannot be fitted.
 """
 
 import contextlib
@@ -20,7 +23,7 @@ import os
 import threading
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,8 @@ from stages.common import log
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 LEASE = 15.0  # seconds; renewed three times as often
+FAILURES = 3  # of a slot with the same parameters
+ENDED = 1.0  # a lease that ran out; 0 is one that was let go
 TABLE = """
 CREATE TABLE IF NOT EXISTS surefoot_slots (
     study VARCHAR(200) NOT NULL,
@@ -40,6 +45,9 @@ CREATE TABLE IF NOT EXISTS surefoot_slots (
     attempt INTEGER NOT NULL DEFAULT 0,
     owner VARCHAR(200) NOT NULL DEFAULT '',
     lease_until DOUBLE PRECISION NOT NULL DEFAULT 0,
+    failures INTEGER NOT NULL DEFAULT 0,
+    draw INTEGER NOT NULL DEFAULT 0,
+    rung INTEGER NOT NULL DEFAULT 0,
     closed BOOLEAN NOT NULL DEFAULT FALSE,
     PRIMARY KEY (study, slot)
 )"""
@@ -55,6 +63,9 @@ class Claim:
 
     slot: int
     attempt: int
+    failures: int = field(default=0, compare=False)  # of it with these parameters, in a row
+    draw: int = field(default=0, compare=False)  # how often other parameters were drawn for it
+    rung: int = field(default=0, compare=False)  # of the memory ladder
 
 
 class Slots:
@@ -90,13 +101,16 @@ class Slots:
 
     def claim(self, budget: int, first: int = 0) -> Claim | None:
         """Take the lowest slot, from ``first`` on, that nobody works at; None where there is none, for now."""
+        found = "(failures + CASE WHEN lease_until > 0 THEN 1 ELSE 0 END)"  # who died did not let the slot go
         taken = self._one_row(
-            f"""UPDATE surefoot_slots SET attempt = attempt + 1, owner = :owner, lease_until = {self._until}
+            f"""UPDATE surefoot_slots SET attempt = attempt + 1, owner = :owner, lease_until = {self._until},
+                draw = draw + CASE WHEN {found} >= :most THEN 1 ELSE 0 END, failures = CASE WHEN {found} >= :most THEN 0 ELSE {found} END
             WHERE study = :study AND slot = (
                 SELECT slot FROM surefoot_slots
                 WHERE study = :study AND slot >= :first AND slot < :budget AND NOT closed AND NOT {self._is_held}
                 ORDER BY slot LIMIT 1 {self._locked})
-            RETURNING slot, attempt""",  # noqa: S608 - of our own words
+            RETURNING slot, attempt, failures, draw, rung""",  # noqa: S608 - of our own words
+            most=FAILURES,
             budget=budget,
             first=first,
             owner="/".join([*place(), str(os.getpid()), started(os.getpid())]),
@@ -120,13 +134,14 @@ class Slots:
         if finished:
             self._close(claim.slot)
             return None
-        last = known or next((trial for trial in reversed(earlier) if names <= trial.params.keys()), None)
+        same = [trial for trial in earlier if trial.user_attrs["draw"] == claim.draw and names <= trial.params.keys()]
+        last = known or (same[-1] if same else None)
         template = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=last.params if last else None,
             distributions=last.distributions if last else None,
             intermediate_values=last.intermediate_values if last else None,
-            user_attrs={"slot": claim.slot, "attempt": claim.attempt},
+            user_attrs={"slot": claim.slot, "attempt": claim.attempt, "draw": claim.draw},
         )
         trial = optuna.Trial(self.study, self.study._storage.create_new_trial(self.study._study_id, template))
         try:
@@ -192,8 +207,29 @@ class Slots:
 
     def release(self, claim: Claim) -> None:
         """Let the next worker have the slot at once; the attempt's trial is failed when it is taken over."""
+        self._let_go(claim)
+
+    def _let_go(self, claim: Claim, until: float = 0, *, failed: int = 0, down: int = 0) -> None:
         self._one_row(
-            """UPDATE surefoot_slots SET lease_until = 0 WHERE study = :study AND slot = :slot AND attempt = :attempt RETURNING slot""",
+            """UPDATE surefoot_slots SET failures = failures + :failed, rung = rung + :down, lease_until = :until
+            WHERE study = :study AND slot = :slot AND attempt = :attempt AND NOT closed RETURNING slot""",
+            **{**vars(claim), "until": until, "failed": failed, "down": down},
+        )
+
+    def fail(self, claim: Claim, trial: optuna.Trial) -> None:
+        """Give up an attempt whose fit failed: the next one begins at once."""
+        self._fail(trial)
+        self._let_go(claim, failed=1)
+
+    def go_down(self, claim: Claim, trial: optuna.Trial) -> None:
+        """Give up an attempt that ran out of memory: the next one needs less of it."""
+        self._fail(trial)
+        self._let_go(claim, down=1)
+
+    def came_further(self, claim: Claim) -> None:
+        """Forget the slot's failures: this attempt came further than the last one."""
+        self._one_row(
+            "UPDATE surefoot_slots SET failures = 0 WHERE study = :study AND slot = :slot AND attempt = :attempt RETURNING slot",
             **vars(claim),
         )
 
@@ -207,7 +243,7 @@ class Slots:
             rows = {row.slot: row for row in connection.execute(text(asked), {**self._study, "lease": self.lease})}
         for held in rows.values():
             if held.held and not held.closed and is_dead(held.owner):
-                self.release(Claim(held.slot, held.attempt))
+                self._let_go(Claim(held.slot, held.attempt), ENDED)
         for trial in trials:  # read before the slots: who claimed later has no trial among them
             row = rows.get(trial.user_attrs.get("slot", -1))
             if row is None:
@@ -223,7 +259,7 @@ class Slots:
     def _revoke(self, claim: Claim) -> bool:
         """Take a slot from who let its lease run out; False where it was renewed in the meantime."""
         revoked = self._one_row(
-            f"""UPDATE surefoot_slots SET attempt = attempt + 1, lease_until = 0
+            f"""UPDATE surefoot_slots SET attempt = attempt + 1, lease_until = {ENDED}
             WHERE study = :study AND slot = :slot AND attempt = :attempt AND NOT {self._is_held} RETURNING slot""",  # noqa: S608
             **vars(claim),
         )

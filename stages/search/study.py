@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import optuna
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
@@ -25,7 +26,7 @@ from stages.search.slots import FINISHED, Claim, Lost, Slots, immediate
 optuna.logging.disable_default_handler()
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
-BUDGET = {"n_trials", "timeout_minutes"}  # asking for more goes on with the same study
+BUDGET = {"n_trials", "timeout_minutes", "patience_trials"}  # asking for more goes on with the same study
 
 
 def name(config: Config, run: Run) -> str:
@@ -69,9 +70,10 @@ def storage(run: Run, *, create: bool = False) -> optuna.storages.RDBStorage:
     return made
 
 
-def sampler(config: Config, slot: int) -> optuna.samplers.BaseSampler:
-    """Give what draws one slot's parameters: seeded by the slot, whoever works on it."""
-    return optuna.samplers.TPESampler(seed=int.from_bytes(hashlib.sha256(f"{config.seed}/{slot}".encode()).digest()[:4]))
+def sampler(config: Config, claim: Claim) -> optuna.samplers.BaseSampler:
+    """Give what draws one slot's parameters: seeded by the slot, whoever works on it, and by how often it had to draw others."""
+    named = f"{config.seed}/{claim.slot}" + (f"/{claim.draw}" if claim.draw else "")
+    return optuna.samplers.TPESampler(seed=int.from_bytes(hashlib.sha256(named.encode()).digest()[:4]))
 
 
 def load(config: Config, run: Run) -> Slots:
@@ -141,29 +143,48 @@ def restore(config: Config, run: Run, slots: Slots) -> int:
 
     Each is claimed first: the worker of a slot puts its record there before it tells the study.
     """
-    folder = records(slots.study)
-    there, lost = finished(slots.study), dict[int, list[str]]()
-    for key in run.store.list(folder):
-        lost.setdefault(int(key.removeprefix(folder).partition("-")[0]), []).append(key)
-    slots_lost, count = sorted(lost.keys() - there.keys()), 0
-    shapes = space.suggest(_Shapes(), asked(config, run)) if slots_lost else {}
-    for slot in slots_lost:
-        record = next(filter(None, (artifact.unsealed(run.store, key) for key in lost[slot])), None)
+    folder, there, count = records(slots.study), finished(slots.study), 0
+    recorded = {int(key.removeprefix(folder).partition("-")[0]) for key in run.store.list(folder)}
+    for slot in sorted(recorded - there.keys()):
+        record = known(config, run, slots, slot)
         if record and (claim := slots.claim(slot + 1, first=slot)):
             with contextlib.suppress(Lost, optuna.exceptions.UpdateFinishedTrialError):
-                count += _restored(slots, claim, record, shapes)
+                count += _restored(slots, claim, *record)
     return count
 
 
-def _restored(slots: Slots, claim: Claim, record: dict[str, Any], shapes: dict[str, Any]) -> bool:
-    known = optuna.trial.create_trial(
-        state=TrialState.RUNNING, params=record["params"], distributions=shapes, intermediate_values=dict(record["reports"])
+def known(config: Config, run: Run, slots: Slots, slot: int) -> tuple[dict[str, Any], FrozenTrial] | None:
+    """Find a slot's record in the store, whatever its parameters, and the trial that it tells of."""
+    keys = run.store.list(f"{records(slots.study)}{slot}-")
+    record = next(filter(None, (artifact.unsealed(run.store, key) for key in keys)), None)
+    if record is None:
+        return None
+    trial = optuna.trial.create_trial(
+        state=TrialState.RUNNING,
+        params=record["params"],
+        distributions=space.suggest(_Shapes(), asked(config, run)),
+        intermediate_values=dict(record["reports"]),
     )
-    if (begun := slots.begin(claim, shapes.keys(), known)) is None:
+    return record, trial
+
+
+def _restored(slots: Slots, claim: Claim, record: dict[str, Any], trial: FrozenTrial) -> bool:
+    if (begun := slots.begin(claim, trial.params.keys(), trial)) is None:
         return False
-    begun[0].set_user_attr("seconds", record["seconds"])
-    slots.tell(claim, begun[0], TrialState.PRUNED if record["state"] == "pruned" else TrialState.COMPLETE, record["value"])
+    tell(slots, claim, begun[0], record)
     return True
+
+
+def tell(slots: Slots, claim: Claim, trial: optuna.Trial, record: dict[str, Any]) -> None:
+    """Finish a slot by its record, which is in the store.
+
+    Raises:
+        Lost: another worker took the slot over.
+
+    """
+    for name in ("seconds", "rung"):
+        trial.set_user_attr(name, record[name])
+    slots.tell(claim, trial, TrialState.PRUNED if record["state"] == "pruned" else TrialState.COMPLETE, record["value"])
 
 
 def is_out_of_time(config: Config, trials: dict[int, FrozenTrial]) -> bool:
@@ -171,6 +192,14 @@ def is_out_of_time(config: Config, trials: dict[int, FrozenTrial]) -> bool:
     return sum(float(trial.user_attrs["seconds"]) for trial in trials.values()) >= config.timeout_minutes * 60
 
 
+def is_without_gain(config: Config, trials: dict[int, FrozenTrial]) -> bool:
+    """Tell whether the last so many trials, in the order in which they were begun, brought nothing better."""
+    mine = sorted((trial for slot, trial in trials.items() if slot < config.n_trials), key=lambda trial: trial.number)
+    values = [-np.inf if trial.state == TrialState.PRUNED or trial.value is None else trial.value for trial in mine]
+    return config.patience_trials is not None and bool(values) and len(values) - 1 - int(np.argmax(values)) >= config.patience_trials
+
+
 def is_over(config: Config, trials: dict[int, FrozenTrial]) -> bool:
-    """Tell whether the budget is met, or the time spent."""
-    return (bool(trials) and is_out_of_time(config, trials)) or all(slot in trials for slot in range(config.n_trials))
+    """Tell whether the budget is met, the time spent, or nothing gained any more."""
+    is_met = all(slot in trials for slot in range(config.n_trials))
+    return is_met or (bool(trials) and (is_out_of_time(config, trials) or is_without_gain(config, trials)))

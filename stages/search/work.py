@@ -3,10 +3,13 @@
 import itertools
 import threading
 import time
-from dataclasses import dataclass
+import traceback
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stages.common import artifact, checkpoint, contract, log, step
+from stages.common.checkpoint import Checkpoint
+from stages.common.errors import OutOfMemory, SurefootError
 from stages.common.step import Run
 from stages.search.config import Config
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from stages.features.features import Table
     from stages.search.slots import Claim, Slots
 
+BAD = 3  # slots in a row that could not be fitted: no bad luck any more
 PAUSE = 1.0  # seconds between two looks for a slot, while other workers are at all that are left
 
 
@@ -30,6 +34,7 @@ class _Search:
     options: dict[str, Any]  # of all its fits
     train: "Table"
     valid: "Table"
+    bad: list[int] = field(default_factory=list)  # slots that could not be fitted, since one could
 
 
 def work(config: Config, run: Run) -> dict[str, Any]:
@@ -65,26 +70,72 @@ def _attempt(search: _Search, claim: "Claim") -> None:
     """Work at one slot; if another worker takes it over, that one goes on with it."""
     from optuna.exceptions import UpdateFinishedTrialError
 
-    from stages.families import space
     from stages.search import study as studies
     from stages.search.slots import Lost
 
-    search.slots.study.sampler = studies.sampler(search.config, claim.slot)
+    slots = search.slots
+    slots.study.sampler = studies.sampler(search.config, claim)
+    # Before it drew other parameters, a slot may have been finished, and its worker killed before it could tell.
+    record, known = (claim.draw and studies.known(search.config, search.run, slots, claim.slot)) or (None, None)
     try:
-        with search.slots.kept(claim) as lost:
-            if begun := search.slots.begin(claim, search.space.keys()):
-                trial, reported = begun
-                _finish(search, claim, trial, space.suggest(trial, search.space), _Reports(trial, reported, lost))
+        with slots.kept(claim) as lost:
+            if begun := slots.begin(claim, search.space.keys(), known):
+                if record:
+                    studies.tell(slots, claim, begun[0], record)
+                else:
+                    _try(search, claim, begun[0], _Reports(slots, claim, *begun, lost))
     except (Lost, UpdateFinishedTrialError):
         log.warning("slot.lost", slot=claim.slot, attempt=claim.attempt, so="another worker goes on with it")
+
+
+def _try(search: _Search, claim: "Claim", trial: "optuna.Trial", reports: "_Reports") -> None:
+    """Fit and tell. Where the fit fails, the slot is let go, and tried again: with less memory, or after some times with other parameters.
+
+    Raises:
+        Exception: what the fit died of, where several slots in a row could not be fitted.
+
+    """
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from stages import families
+    from stages.families import space
+    from stages.search.slots import FAILURES, Lost
+
+    try:
+        _finish(search, claim, trial, space.suggest(trial, search.space), reports)
+    except (Lost, OptunaError, SQLAlchemyError, OSError):  # the surroundings', not the fit's
+        raise
+    except Exception as error:
+        if isinstance(error, SurefootError) and not isinstance(error, OutOfMemory):
+            raise
+        told = {"slot": claim.slot, "attempt": claim.attempt, "error": f"{type(error).__name__}: {error}"}
+        if isinstance(error, OutOfMemory) and claim.rung + 1 < len(families.LADDER):
+            log.warning("trial.out_of_memory", **told, next=families.LADDER[claim.rung + 1])
+            search.slots.go_down(claim, trial)
+            return
+        log.warning("trial.failed", **told, traceback=traceback.format_exc())
+        search.slots.fail(claim, trial)
+        if claim.failures + 1 < FAILURES:
+            return
+        log.error("slot.failed", **told, so="other parameters are drawn for it")
+        search.bad.append(claim.slot)
+        if len(search.bad) == BAD:
+            log.error("search.failed", slots=search.bad, so="no luck is as bad: the last error follows")
+            raise
+    else:
+        search.bad.clear()
 
 
 class _Reports:
     """What a trial's fit reports at its borders: to the study, which may prune it."""
 
-    def __init__(self, trial: "optuna.Trial", earlier: dict[int, float], lost: threading.Event) -> None:
+    def __init__(self, slots: "Slots", claim: "Claim", trial: "optuna.Trial", earlier: dict[int, float], lost: threading.Event) -> None:
         self.values = dict(earlier)
         self._judged = max(earlier, default=0)  # an earlier attempt went on from the borders before
+        self._has_failed = claim.failures > 0
+        self._slots = slots
+        self._claim = claim
         self._trial = trial
         self._lost = lost
 
@@ -106,31 +157,31 @@ class _Reports:
         if rounds not in self.values:
             self.values[rounds] = value
             self._trial.report(value, rounds)
+            if self._has_failed:
+                self._slots.came_further(self._claim)
+                self._has_failed = False
         if rounds >= self._judged and self._trial.should_prune():
             raise TrialPruned
 
 
 def _finish(search: _Search, claim: "Claim", trial: "optuna.Trial", params: dict[str, Any], reports: _Reports) -> None:
     """Fit with a trial's parameters, keep the record in the store, and only then tell the study."""
-    from optuna.trial import TrialState
-
     from stages.search import study as studies
 
     run = search.run
     key, record = _recorded(run, f"{studies.records(search.slots.study)}{claim.slot}-{contract.digest(params)[:12]}")
+    saved = run.checkpoint(f"{key}-{claim.rung}" if claim.rung else key)  # with other bins it is another fit
     if record is None:
-        record = _fit(search, claim.slot, params, key, reports)
+        record = _fit(search, claim, params, key, saved, reports)
     for rounds, value in record["reports"]:
         if rounds not in reports.values:
             trial.report(value, rounds)
-    trial.set_user_attr("seconds", record["seconds"])
-    state = TrialState.PRUNED if record["state"] == "pruned" else TrialState.COMPLETE
-    search.slots.tell(claim, trial, state, record["value"])
-    run.checkpoint(key).drop()
+    studies.tell(search.slots, claim, trial, record)
+    saved.drop()
     log.info("trial.done", **{name: record[name] for name in ("slot", "state", "value", "rounds", "seconds")})
 
 
-def _fit(search: _Search, slot: int, params: dict[str, Any], key: str, reports: _Reports) -> dict[str, Any]:
+def _fit(search: _Search, claim: "Claim", params: dict[str, Any], key: str, checkpoint: Checkpoint, reports: _Reports) -> dict[str, Any]:
     """Fit, and put the record into the store; give the one that is there."""
     from optuna import TrialPruned
 
@@ -140,8 +191,8 @@ def _fit(search: _Search, slot: int, params: dict[str, Any], key: str, reports: 
     name = run.item["family"]
     family = families.load(name)
     started = time.monotonic()
-    record = {"slot": slot, "params": params, "metric": config.metric}
-    with run.checkpoint(key) as saved:
+    record = {"slot": claim.slot, "params": params, "metric": config.metric, "rung": claim.rung}
+    with checkpoint as saved:
         try:
             fitted = families.fit(
                 name,
@@ -154,6 +205,7 @@ def _fit(search: _Search, slot: int, params: dict[str, Any], key: str, reports: 
                 metric=config.metric,
                 threads=run.threads,
                 gpu=config.gpu_enabled,
+                **families.LADDER[claim.rung],
                 **search.options,
                 checkpoint=saved,
                 report=reports,
@@ -161,7 +213,7 @@ def _fit(search: _Search, slot: int, params: dict[str, Any], key: str, reports: 
         except TrialPruned:
             record |= {"state": "pruned", "value": max(reports.values.values()), "rounds": max(reports.values)}
         else:
-            path = run.folder / f"{slot}-{family.FILE}"
+            path = run.folder / f"{claim.slot}-{family.FILE}"
             family.save(fitted.model, path)
             record |= {"state": "complete", "value": fitted.score, "rounds": fitted.rounds, "device": fitted.device}
             record["model"] = artifact.put(run.store, path)

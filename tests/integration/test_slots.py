@@ -78,8 +78,8 @@ def test_a_dead_process_of_this_machine_is_not_waited_for(url: str, study: str) 
     """Its lease has a minute to go; that of another machine's process with the same number is left alone."""
     slots = opened(url, study)
     slots.grow(2)
-    code = "import sys; from tests.integration.test_slots import opened; print(opened(*sys.argv[1:]).claim(2))"
-    assert programs.python("-c", code, url, study).out == "Claim(slot=0, attempt=1)\n"
+    code = "import sys; from tests.integration.test_slots import opened; c = opened(*sys.argv[1:]).claim(2); print(c.slot, c.attempt)"
+    assert programs.python("-c", code, url, study).out == "0 1\n"
     assert slots.claim(2) == Claim(1, 1)
     with slots._storage.engine.begin() as connection:
         connection.execute(text("UPDATE surefoot_slots SET owner = 'elsewhere/' || owner WHERE slot = 1"))
@@ -129,6 +129,55 @@ def test_who_keeps_a_lost_slot_is_told(url: str, study: str) -> None:
     with pytest.raises(Lost):
         other.renew(claim)
     other.renew(Claim(0, 2))
+
+
+def test_after_three_failures_a_slot_draws_other_parameters(url: str, study: str, tmp_path: Path) -> None:
+    """A fit that fails, a worker that dies, a lease that runs out: each counts; being told to stop, and coming further, do not."""
+    slots = opened(url, study, lease=0.05)
+    slots.grow(1)
+    seen = []
+
+    def attempt(end: str) -> None:
+        claim = slots.claim(1)
+        assert claim
+        begun = slots.begin(claim, {"x"})
+        assert begun
+        seen.append((claim.failures, claim.draw, begun[0].suggest_float("x", 0, 1)))
+        if end == "fails":
+            slots.fail(claim, begun[0])
+        elif end == "is told to stop":
+            slots.release(claim)
+        elif end == "came further, and dies":
+            slots.came_further(claim)
+            time.sleep(0.06)
+        elif end == "dies":
+            time.sleep(0.06)
+        else:
+            time.sleep(0.06)
+            slots.reconcile()
+
+    for end in ("fails", "is told to stop", "dies", "came further, and dies", "runs out", "fails", "dies", "fails", "dies"):
+        attempt(end)
+
+    assert [(failures, draw) for failures, draw, _ in seen] == [(0, 0), (1, 0), (1, 0), (2, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1)]
+    first, others = {x for _, draw, x in seen if draw == 0}, {x for _, draw, x in seen if draw == 1}
+    assert len(first) == len(others) == 1
+    assert first != others
+    time.sleep(0.06)
+    drill.work(slots, 1, tmp_path, Kill())
+    drill.check(url, study, 1, tmp_path)
+
+
+def test_an_attempt_that_lacked_memory_goes_on_one_rung_down(url: str, study: str) -> None:
+    slots = opened(url, study)
+    slots.grow(1)
+    for rung in range(3):
+        claim = slots.claim(1)
+        assert claim
+        assert (claim.rung, claim.failures) == (rung, 0)
+        begun = slots.begin(claim, {"x"})
+        assert begun
+        slots.go_down(claim, begun[0])
 
 
 @pytest.mark.parametrize("is_told", [False, True])
@@ -205,6 +254,7 @@ def test_every_effect_may_be_the_last(url: str, study: str, tmp_path: Path) -> N
                     break
         drill.work(slots, budget, tmp_path, Kill())
         drill.check(url, study, budget, tmp_path)
+        assert len([*tmp_path.glob("[0-9]*-*")]) == budget, "whatever was finished was told: nothing was done twice"
         if killed >= KILLS:
             break
 

@@ -13,8 +13,8 @@ import pytest
 from optuna.trial import TrialState
 
 from stages import families
-from stages.common import artifact, checkpoint
-from stages.common.errors import ConfigError, Interrupted, NotNow
+from stages.common import artifact, checkpoint, contract
+from stages.common.errors import ConfigError, Interrupted, NotNow, OutOfMemory
 from stages.common.store import Store, open_store
 from stages.search.slots import Slots
 from tests import programs, small
@@ -270,3 +270,93 @@ def test_what_a_search_finds_does_not_depend_on_who_worked_when(folder: Path, st
     for there, where in ((folder, store), (tmp_path / "other", other)):
         do(there, where, "search-collect", "search.n_trials=3")
     assert digests(store) == digests(other)
+
+
+# --- fits that fail ---
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[tuple[dict[str, Any], Any]]:
+    """Let ``answer(number, params, bins)`` say what each fit raises, None for nothing; give what was asked."""
+    asked: list[tuple[dict[str, Any], Any]] = []
+    real = families.fit
+
+    def fit(name: str, params: dict[str, Any], *arguments: Any, **options: Any) -> families.Fitted:
+        asked.append((params, options["bins"]))
+        if error := answer(len(asked), params, options["bins"]):
+            raise error
+        return real(name, params, *arguments, **options)
+
+    monkeypatch.setattr(families, "fit", fit)
+    return asked
+
+
+def test_parameters_that_cannot_be_fitted_are_replaced(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad: list[dict[str, Any]] = []
+
+    def answer(number: int, params: dict[str, Any], _bins: Any) -> Exception | None:
+        bad.extend([params] if number == 1 else [])
+        return ValueError("no such thing") if params in bad else None
+
+    asked = failing(monkeypatch, answer)
+    assert do(folder, store, "search-work")["finished"] == 2
+    assert [params in bad for params, _ in asked] == [True, True, True, False, False]
+    assert do(folder, store, "search-collect")["finished"] == 2
+    assert [trial.state for trial in trials(store)].count(TrialState.FAIL) == 3
+
+
+def test_a_fit_that_fails_once_is_tried_again(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = failing(monkeypatch, lambda number, _params, _bins: ValueError("by chance") if number == 1 else None)
+    assert do(folder, store, "search-work")["finished"] == 2
+    assert asked[0] == asked[1]
+
+
+def test_three_bad_slots_in_a_row_stop_the_search(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = failing(monkeypatch, lambda *_: ValueError("a bug"))
+    with pytest.raises(ValueError, match="a bug"):
+        do(folder, store, "search-work", "search.n_trials=4")
+    assert len(asked) == 9
+    assert len({contract.digest(params) for params, _ in asked}) == 3
+    assert TrialState.RUNNING not in [trial.state for trial in trials(store)]
+
+    monkeypatch.undo()
+    assert do(folder, store, "search-work", "search.n_trials=4")["finished"] == 4, "and it goes on when that is mended"
+
+
+def test_out_of_memory_goes_down_the_ladder(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = failing(monkeypatch, lambda _number, _params, bins: None if bins == 64 else OutOfMemory("xgboost on cpu: bad_alloc"))
+    assert do(folder, store, "search-work")["finished"] == 2
+    assert [bins for _, bins in asked] == [None, 128, 64] * 2
+    assert len({contract.digest(params) for params, _ in asked}) == 2
+
+    do(folder, store, "search-collect")
+    manifest = small.addresses(folder / "small.yaml", store).find("search-collect", ITEM)
+    assert manifest
+    assert manifest.document["degraded"] == ["64 bins for lack of memory"]
+    best = json.loads(store.read(f"blobs/{manifest.files['best.json']['sha256']}"))
+    assert best["options"]["bins"] == 64
+
+
+def test_a_database_error_amid_a_fit_is_no_failure_of_the_fit(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = optuna.exceptions.StorageInternalError("gone")
+    asked = failing(monkeypatch, lambda number, *_: error if number == 1 else None)
+    with pytest.raises(NotNow):
+        do(folder, store, "search-work")
+    do(folder, store, "search-work")
+    assert asked[0] == asked[1]
+    assert len(asked) == 3
+
+
+def test_a_search_without_gain_ends(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first trial is the best: so many more are tried, and the search is whole."""
+    values = iter([0.9, *([0.1] * 20)])
+    real = families.fit
+
+    def fit(*arguments: Any, **options: Any) -> families.Fitted:
+        fitted = real(*arguments, **options)
+        return families.Fitted(fitted.model, fitted.rounds, next(values), fitted.device)
+
+    monkeypatch.setattr(families, "fit", fit)
+    sets = ("search.n_trials=20", "search.patience_trials=3")
+    assert do(folder, store, "search-work", *sets)["finished"] == 4
+    assert do(folder, store, "search-collect", *sets) == {"state": "made", "best": 0.9, "finished": 4}
+    assert do(folder, store, "search-work", "search.n_trials=5")["finished"] == 5, "more patience goes on"
