@@ -16,6 +16,8 @@ from stages.common.contract import STEPS, Item
 from stages.common.errors import Interrupted, MissingInput
 from workflows import dag
 
+LOOK = 0.05  # seconds between two looks at several workers
+
 
 @dataclass
 class Outcome:
@@ -80,31 +82,31 @@ def _walk_once(addresses: Addresses, config: str, outcomes: dict[str, Outcome]) 
 def _attempts(task: dag.Task, item: Item, addresses: Addresses, config: str) -> Outcome:
     """Run one step, again after what another attempt can heal."""
     started = time.monotonic()
-    for attempt in range(dag.RETRIES + 1):
-        code, outputs = _run(task, item, addresses, config, attempt)
-        if code not in dag.RETRIED or attempt == dag.RETRIES:
-            break
-        pause = dag.BACKOFF_SECONDS * 2**attempt
-        log.warning("step.retry", step=task.step, exit=code, attempt=attempt + 1, seconds=pause)
-        time.sleep(pause)
+    count = _workers(addresses) if task.fan_out == "workers" else 1
+    if count > 1:
+        code, outputs = _crew(task, item, addresses, config, count)
+    else:
+        for attempt in range(dag.RETRIES + 1):
+            code, outputs = _run(task, item, addresses, config, attempt)
+            if code not in dag.RETRIED or attempt == dag.RETRIES:
+                break
+            time.sleep(_pause(task, code, attempt))
     return Outcome(
         task.step, item, outputs.pop("state", "made") if code == 0 else "failed", round(time.monotonic() - started, 2), code, outputs
     )
 
 
+def _pause(task: dag.Task, code: int, attempt: int) -> float:
+    pause: float = dag.BACKOFF_SECONDS * 2**attempt
+    log.warning("step.retry", step=task.step, exit=code, attempt=attempt + 1, seconds=pause)
+    return pause
+
+
 def _run(task: dag.Task, item: Item, addresses: Addresses, config: str, attempt: int) -> tuple[int, dict[str, Any]]:
     """Start the step's program, as a shell would; give its exit code (137 for SIGKILL, as a shell does) and outputs."""
     with tempfile.TemporaryDirectory(prefix="surefoot-") as folder:
-        command = [sys.executable, "-m", STEPS[task.step].entry, "--config", config, "--store", addresses.store.address]
-        command += ["--item", json.dumps(item)] if item else []
-        environment = {
-            **os.environ,
-            "SUREFOOT_CHILD": str(os.getpid()),
-            "SUREFOOT_ATTEMPT": str(attempt),
-            "PYTHONPATH": os.pathsep.join(_python_path()),
-        }
         answer = Path(folder) / "answer"
-        with answer.open("wb") as stdout, subprocess.Popen(command, env=environment, stdout=stdout) as process:
+        with _start(task, item, addresses, config, attempt, answer) as process:
             try:
                 code = process.wait(timeout=task.deadline_seconds)
             except Interrupted:
@@ -113,9 +115,104 @@ def _run(task: dag.Task, item: Item, addresses: Addresses, config: str, attempt:
             except subprocess.TimeoutExpired:
                 log.error("step.deadline", step=task.step, seconds=task.deadline_seconds)
                 code = _stop(process)
-        text = answer.read_text(encoding="utf-8").strip()
+        return _ended(code, answer)
+
+
+def _start(
+    task: dag.Task, item: Item, addresses: Addresses, config: str, attempt: int, answer: Path, **more: str
+) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", STEPS[task.step].entry, "--config", config, "--store", addresses.store.address]
+    command += ["--item", json.dumps(item)] if item else []
+    environment = {
+        **os.environ,
+        "SUREFOOT_CHILD": str(os.getpid()),
+        "SUREFOOT_ATTEMPT": str(attempt),
+        "PYTHONPATH": os.pathsep.join(_python_path()),
+        **more,
+    }
+    with answer.open("wb") as stdout:
+        return subprocess.Popen(command, env=environment, stdout=stdout)
+
+
+def _ended(code: int, answer: Path) -> tuple[int, dict[str, Any]]:
+    text = answer.read_text(encoding="utf-8").strip()
     outputs = json.loads(text) if code == 0 and text else {}
     return (128 - code if code < 0 else code), {name: value for name, value in outputs.items() if name not in ("step", "item")}
+
+
+# --- several workers at one step ------------------------------------------------------------------
+
+
+@dataclass
+class _Worker:
+    """One process of several that work at one step, and what came of it."""
+
+    item: Item
+    answer: Path
+    attempt: int = 0
+    begins: float = 0.0
+    process: subprocess.Popen[bytes] | None = None
+    ended: tuple[int, dict[str, Any]] | None = None
+
+
+def _workers(addresses: Addresses) -> int:
+    """Give how many processes search at once: as many as the config says, or else one per GPU."""
+    count: int | None = addresses.config["search"].workers
+    return count or max(1, len(_gpus()))
+
+
+def _gpus() -> list[str]:
+    """Name the GPUs that a process may use, as CUDA_VISIBLE_DEVICES does."""
+    from stages.families import device
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [str(number) for number in range(device.gpus())] if given is None else [name for name in given.split(",") if name]
+
+
+def _crew(task: dag.Task, item: Item, addresses: Addresses, config: str, count: int) -> tuple[int, dict[str, Any]]:
+    """Let several workers finish a step, each with its share of cores and GPUs, each started again after what that can heal.
+
+    The step is done when one of them says so; the others then find nothing left to do.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+    gpus, until = _gpus(), time.monotonic() + task.deadline_seconds
+    with tempfile.TemporaryDirectory(prefix="surefoot-") as folder:
+        workers = [_Worker({**item, "worker": str(number)}, Path(folder) / str(number)) for number in range(count)]
+        try:
+            while any(worker.ended is None for worker in workers):
+                for number, worker in enumerate(workers):
+                    if worker.process is None and worker.ended is None and time.monotonic() >= worker.begins:
+                        more = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
+                        worker.process = _start(task, worker.item, addresses, config, worker.attempt, worker.answer, **more)
+                        if cores:
+                            os.sched_setaffinity(worker.process.pid, cores[number % len(cores) :: count])
+                    if worker.process and (worker.process.poll() is not None or time.monotonic() > until):
+                        _look(task, worker, is_late=time.monotonic() > until)
+                time.sleep(LOOK)
+        except Interrupted:
+            running = [worker.process for worker in workers if worker.process]
+            for process in running:
+                process.terminate()
+            for process in running:
+                _stop(process)
+            raise
+    ends = [worker.ended for worker in workers if worker.ended]
+    return min(ends, key=lambda end: (end[0] != 0, end[0] in dag.RETRIED))
+
+
+def _look(task: dag.Task, worker: _Worker, *, is_late: bool) -> None:
+    """Take the end of a worker's process: the worker's own, or a pause until the next attempt."""
+    assert worker.process
+    if is_late and worker.process.poll() is None:
+        log.error("step.deadline", step=task.step, seconds=task.deadline_seconds)
+        _stop(worker.process)
+    code, outputs = _ended(worker.process.wait(), worker.answer)
+    worker.process = None
+    if code in dag.RETRIED and worker.attempt < dag.RETRIES and not is_late:
+        worker.begins = time.monotonic() + _pause(task, code, worker.attempt)
+        worker.attempt += 1
+    else:
+        worker.ended = code, outputs
 
 
 def _stop(process: subprocess.Popen[bytes]) -> int:

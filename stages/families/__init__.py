@@ -16,13 +16,14 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.common.checkpoint import Checkpoint
 from stages.common.errors import OutOfMemory
 from stages.families import device
-from stages.families.borders import Borders
-from stages.features.features import Table
+
+if TYPE_CHECKING:  # whoever asks for GPUs alone does not wait for tables and metrics
+    from stages.features.features import Table
 
 NAMES = ("xgboost", "lightgbm", "catboost", "logistic")
 LADDER: tuple[dict[str, Any], ...] = ({"bins": None}, {"bins": 128}, {"bins": 64})  # what a fit that ran out of memory is tried with next
@@ -34,8 +35,8 @@ class Fit:
     """What is to be fitted, and on what."""
 
     params: dict[str, Any]  # as the family's SPACE names them
-    train: Table
-    valid: Table | None
+    train: "Table"
+    valid: "Table | None"
     seed: int
     threads: int
     place: str = "cpu"  # or "cuda"
@@ -69,8 +70,8 @@ def load(name: str) -> ModuleType:
 def fit(
     name: str,
     params: dict[str, Any],
-    train: Table,
-    valid: Table | None,
+    train: "Table",
+    valid: "Table | None",
     *,
     rounds: int,
     early_stopping_rounds: int,
@@ -92,6 +93,8 @@ def fit(
         OutOfMemory: the GPU's or the machine's memory did not suffice.
 
     """
+    from stages.families.borders import Borders
+
     family = load(name)
     place = "cuda" if gpu and device.gpus() and family.has_cuda() else "cpu"
     weight = (len(train.y) - float(train.y.sum())) / max(float(train.y.sum()), 1.0) if balanced else 1.0

@@ -178,7 +178,8 @@ def load(path: Path) -> lightgbm.Booster:
 
 def contributions(model: lightgbm.Booster, X: pd.DataFrame) -> NDArray[np.float64]:  # noqa: N803 - the field's name for it
     """Give what each column adds to each row's log-odds: SHAP values (Lundberg et al. 2018), rows x columns."""
-    return np.asarray(model.predict(coded(X), pred_contrib=True)[:, :-1], dtype=np.float64)  # the last one is the same for all rows
+    found = np.asarray(model.predict(coded(X), pred_contrib=True), dtype=np.float64)
+    return found[:, :-1]  # the last one is the same for all rows
 
 
 def importance(model: lightgbm.Booster) -> dict[str, float]:

@@ -24,7 +24,7 @@ class Config(Section):
     balanced: bool = result(False, "give both labels the same weight, in trials and final fits")
     monotone: dict[str, Literal[-1, 1]] = result({}, "features of which more may only mean more risk (1), or less (-1)")
     gpu_enabled: bool = result(True, "train on a GPU where there is one and the library can use it")
-    workers: int = other(1, "search processes of each family that run at once", ge=1, le=1)
+    workers: int | None = other(None, "search processes of each family at once; null: one, or one per GPU of this machine", ge=1, le=64)
 
     def results(self, item: Mapping[str, str]) -> dict[str, Any]:
         """Give the values that can change the result of a family: not the space of another one."""
