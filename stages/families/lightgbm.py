@@ -121,7 +121,8 @@ def _log_odds(booster: lightgbm.Booster) -> NDArray[np.float64]:
 def _merged(first: lightgbm.Booster | None, then: lightgbm.Booster) -> lightgbm.Booster:
     """Put the trees of one booster before those of the other, by the library's C interface."""
     if first is not None:
-        lightgbm.basic._safe_call(lightgbm.basic._LIB.LGBM_BoosterMerge(then._handle, first._handle))
+        merge = lightgbm.basic._LIB.LGBM_BoosterMerge  # type: ignore[attr-defined]
+        lightgbm.basic._safe_call(merge(then._handle, first._handle))
     return then
 
 
