@@ -14,6 +14,7 @@ from stages.common import contract, log
 from stages.common.address import Addresses
 from stages.common.contract import STEPS, Item
 from stages.common.errors import Interrupted, MissingInput
+from stages.families import device
 from workflows import dag
 
 LOOK = 0.05  # seconds between two looks at several workers
@@ -114,7 +115,8 @@ def _run(task: dag.Task, item: Item, addresses: Addresses, config: str, attempt:
                 raise
             except subprocess.TimeoutExpired:
                 log.error("step.deadline", step=task.step, seconds=task.deadline_seconds)
-                code = _stop(process)
+                _stop(process)
+                code = process.wait()
         return _ended(code, answer)
 
 
@@ -158,15 +160,7 @@ class _Worker:
 def _workers(addresses: Addresses) -> int:
     """Give how many processes search at once: as many as the config says, or else one per GPU."""
     count: int | None = addresses.config["search"].workers
-    return count or max(1, len(_gpus()))
-
-
-def _gpus() -> list[str]:
-    """Name the GPUs that a process may use, as CUDA_VISIBLE_DEVICES does."""
-    from stages.families import device
-
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [str(number) for number in range(device.gpus())] if given is None else [name for name in given.split(",") if name]
+    return count or max(1, device.gpus())
 
 
 def _crew(task: dag.Task, item: Item, addresses: Addresses, config: str, count: int) -> tuple[int, dict[str, Any]]:
@@ -175,7 +169,7 @@ def _crew(task: dag.Task, item: Item, addresses: Addresses, config: str, count: 
     The step is done when one of them says so; the others then find nothing left to do.
     """
     cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
-    gpus, until = _gpus(), time.monotonic() + task.deadline_seconds
+    gpus, until = device.visible(), time.monotonic() + task.deadline_seconds
     with tempfile.TemporaryDirectory(prefix="surefoot-") as folder:
         workers = [_Worker({**item, "worker": str(number)}, Path(folder) / str(number)) for number in range(count)]
         try:
@@ -185,19 +179,22 @@ def _crew(task: dag.Task, item: Item, addresses: Addresses, config: str, count: 
                         more = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
                         worker.process = _start(task, worker.item, addresses, config, worker.attempt, worker.answer, **more)
                         if cores:
-                            os.sched_setaffinity(worker.process.pid, cores[number % len(cores) :: count])
+                            os.sched_setaffinity(worker.process.pid, _share(cores, number, count))
                     if worker.process and (worker.process.poll() is not None or time.monotonic() > until):
                         _look(task, worker, is_late=time.monotonic() > until)
                 time.sleep(LOOK)
         except Interrupted:
-            running = [worker.process for worker in workers if worker.process]
-            for process in running:
-                process.terminate()
-            for process in running:
-                _stop(process)
+            _stop(*(worker.process for worker in workers if worker.process))
             raise
     ends = [worker.ended for worker in workers if worker.ended]
     return min(ends, key=lambda end: (end[0] != 0, end[0] in dag.RETRIED))
+
+
+def _share(cores: list[int], number: int, count: int) -> list[int]:
+    """Give a worker its cores: as many as any other, since CatBoost's sums depend on the number of threads."""
+    each = max(1, len(cores) // count)
+    first = number * each % len(cores)
+    return cores[first : first + each]
 
 
 def _look(task: dag.Task, worker: _Worker, *, is_late: bool) -> None:
@@ -215,19 +212,20 @@ def _look(task: dag.Task, worker: _Worker, *, is_late: bool) -> None:
         worker.ended = code, outputs
 
 
-def _stop(process: subprocess.Popen[bytes]) -> int:
-    """Let a step save its last border and end; one that does not is killed, and loses the work since then."""
-    process.terminate()
+def _stop(*processes: subprocess.Popen[bytes]) -> None:
+    """Let steps save their last borders and end; one that does not is killed, and loses the work since then."""
+    for process in processes:
+        process.terminate()  # once: a second signal is taken to mean at once
+    until = time.monotonic() + dag.GRACE_SECONDS
     try:
-        return process.wait(timeout=dag.GRACE_SECONDS)
+        for process in processes:
+            process.wait(timeout=max(0.0, until - time.monotonic()))
     except subprocess.TimeoutExpired:
         log.error("step.killed", after_seconds=dag.GRACE_SECONDS)
-        process.kill()
-        return process.wait()
-    except Interrupted:  # told to stop, again
-        process.kill()
-        process.wait()
-        raise
+    finally:  # too late, or told to stop again
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def _python_path() -> list[str]:

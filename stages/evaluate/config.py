@@ -29,7 +29,7 @@ class Config(Section):
     RAW: ClassVar = {"outside": "outside_scores"}  # the raw file, and the option that names it
     MAY_LACK: ClassVar[set[str]] = set()
 
-    seed: int = result(0, "base of random choices, such as shuffled columns", ge=0)
+    seed: int = result(0, "base of random choices, such as shuffled columns", ge=0, le=2**32 - 1)
     suspicious_drop: float = result(0.05, "a column without which valid AUC falls by more than this, from above .9, is named", gt=0, lt=1)
     slices: list[str] = result([], "features by whose values the test score is told, besides new and known entities and months")
     alerts_per_day: float | None = result(

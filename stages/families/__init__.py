@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from stages.common.checkpoint import Checkpoint
+from stages.common.checkpoint import Checkpoint, end_if_told
 from stages.common.errors import OutOfMemory
 from stages.families import device
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:  # whoever asks for GPUs alone does not wait for tables and me
     from stages.features.features import Table
 
 NAMES = ("xgboost", "lightgbm", "catboost", "logistic")
-LADDER: tuple[dict[str, Any], ...] = ({"bins": None}, {"bins": 128}, {"bins": 64})  # what a fit that ran out of memory is tried with next
+# What a fit is tried with, one after the other, as memory does not suffice.
+LADDER: tuple[dict[str, Any], ...] = ({"bins": None}, {"bins": 128}, {"bins": 64}, {"bins": 64, "gpu": False})
 ON_GPU = ("xgboost", "catboost")  # those that are published for a GPU too: on a CPU beside a GPU they fell back
 
 
@@ -67,6 +68,18 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
+def rungs(name: str, *, gpu: bool, accept_degraded: bool) -> int:
+    """Count the rungs of the ladder that a fit may go down: one where no fallback is accepted, the CPU's where it is on a GPU."""
+    is_on_gpu = gpu and device.gpus() and load(name).has_cuda()
+    return (len(LADDER) if is_on_gpu else len(LADDER) - 1) if accept_degraded else 1
+
+
+def fallback(rung: int) -> list[str]:
+    """Say what a rung gives up."""
+    asked = LADDER[rung]
+    return ([f"{asked['bins']} bins for lack of memory"] if asked["bins"] else []) + ([] if asked.get("gpu", True) else ["CPU for GPU"])
+
+
 def fit(
     name: str,
     params: dict[str, Any],
@@ -102,9 +115,13 @@ def fit(
     borders = Borders(valid, metric, rounds, early_stopping_rounds, checkpoint, report)
     try:
         model, used = family.boost(asked, borders)
+        score = borders.score(family.predict(model, valid.X)) if valid else None
     except Exception as error:
         if device.is_out_of_memory(error):
-            raise OutOfMemory(f"{name} on {place}: {str(error).strip().splitlines()[-1]}") from error
+            said = str(error).strip() or type(error).__name__
+            raise OutOfMemory(f"{name} on {place}: {said.splitlines()[-1]}") from error
         raise
-    score = borders.score(family.predict(model, valid.X)) if valid else None
+    except KeyboardInterrupt:  # CatBoost's word for any exception of a signal's handler
+        end_if_told()
+        raise
     return Fitted(model, borders.best_rounds, score, used)

@@ -4,6 +4,7 @@ Its own snapshot holds all that goes on, random choices too: each border is the 
 Beyond the library's promise, its sums depend on the number of threads.
 """
 
+import functools
 import json
 import tempfile
 from pathlib import Path
@@ -73,7 +74,8 @@ def boost(fit: Fit, borders: Borders) -> tuple[catboost.CatBoost, str]:
         model = None
         while ahead := borders.ahead():
             model = boosted(ahead)
-            borders.reach(ahead, _probability(model, valid) if valid else None, snapshot.read_bytes)
+            state = snapshot.read_bytes()  # now: it is asked for after the folder is gone, where a signal comes late
+            borders.reach(ahead, _probability(model, valid) if valid else None, functools.partial(bytes, state))
         model = model or boosted(borders.rounds)  # it was killed after its last border: that one is read, not fitted
     used = next(name for name, kind in KINDS.items() if kind == model.get_all_params()["task_type"])
     model.shrink(borders.best_rounds)
@@ -92,6 +94,7 @@ def _pool(table: Table, fit: Fit, place: str = "") -> catboost.Pool:
     bins = (fit.bins or BINS[place]) if place else 0
     made = _pools.setdefault(table, {})
     if bins not in made:
+        made.clear()  # what did not fit into memory must not stay there
         made[bins] = catboost.Pool(_codes(table.X), table.y, cat_features=_named(table.X), thread_count=fit.threads)
         if bins:
             made[bins].quantize(border_count=bins, task_type=KINDS[place])
@@ -100,7 +103,10 @@ def _pool(table: Table, fit: Fit, place: str = "") -> catboost.Pool:
 
 def _codes(X: pd.DataFrame) -> pd.DataFrame:  # noqa: N803 - the field's name for it
     """Give each category's number; what is missing is one of its own."""
-    return X.assign(**{name: X[name].cat.codes.astype("int32") for name in _named(X)})
+    columns = {
+        name: X[name].cat.codes.astype("int32") if is_category else X[name] for name, is_category in zip(X, categories(X), strict=True)
+    }
+    return pd.DataFrame(columns, index=X.index)
 
 
 def _named(X: pd.DataFrame) -> list[str]:  # noqa: N803

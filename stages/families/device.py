@@ -1,5 +1,7 @@
 """Which GPUs are there, asked of the driver; and what the libraries say where memory does not suffice."""
 
+import os
+
 import pynvml
 
 # What XGBoost and CatBoost say of a GPU, LightGBM of OpenCL, and all of them of main memory.
@@ -7,7 +9,19 @@ FULL = ("out of memory", "memory object allocation failure", "bad_alloc", "bad a
 
 
 def gpus() -> int:
-    """Count the NVIDIA GPUs that this process can see; 0 where there is no driver."""
+    """Count the NVIDIA GPUs that this process may use; 0 where there is no driver."""
+    return min(_counted(), len(visible()))
+
+
+def visible() -> list[str]:
+    """Name the GPUs that this process may use, as CUDA_VISIBLE_DEVICES does: the driver counts the others too."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is None:
+        return [str(number) for number in range(_counted())]
+    return [name for name in map(str.strip, given.split(",")) if name not in ("", "-1")]
+
+
+def _counted() -> int:
     try:
         pynvml.nvmlInit()
         count: int = pynvml.nvmlDeviceGetCount()

@@ -153,6 +153,7 @@ def _dataset(fit: Fit) -> lightgbm.Dataset:
     settings = {**_of_data(fit), "num_threads": fit.threads}
     made = _datasets.setdefault(fit.train, {})
     if settings["max_bin"] not in made:
+        made.clear()  # what did not fit into memory must not stay there
         table = fit.train
         places = [place for place, is_category in enumerate(categories(table.X)) if is_category]
         names = [*map(str, table.X.columns)]

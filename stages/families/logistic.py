@@ -64,7 +64,7 @@ def regress(train: Table, *, seed: int, **options: Any) -> Model:
     matrix, label = train.X.iloc[rows], train.y[rows]
     numbers = matrix.select_dtypes("number").astype("float64")
     with np.errstate(over="ignore", invalid="ignore"):  # the spread of 1e300 is inf, and its column then says nothing
-        centre, spread = numbers.mean(), numbers.std(ddof=0).replace(0, 1)
+        centre, spread = numbers.mean().fillna(0), numbers.std(ddof=0).fillna(1).replace(0, 1)  # of none of these rows' values
     gaps = {numbers[name].isna().to_numpy().tobytes(): str(name) for name in numbers}
     marked = [name for gap, name in gaps.items() if True in gap]  # one of those that are missing together
     with threadpool_limits(1), warnings.catch_warnings():  # sums in one order, so that every host gets the same bytes

@@ -75,6 +75,7 @@ def _matrix(table: Table, fit: Fit, reference: xgboost.DMatrix | None = None) ->
     bins = fit.bins or BINS
     made = _matrices.setdefault(table, {})
     if bins not in made:
+        made.clear()  # what did not fit into memory must not stay there
         with held():  # the table is read through callbacks
             made[bins] = xgboost.QuantileDMatrix(
                 table.X, table.y, ref=reference, max_bin=bins, enable_categorical=True, nthread=fit.threads

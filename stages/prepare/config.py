@@ -85,7 +85,7 @@ class Config(Section):
     )
     test_split: float = result(0.1, "share of the rows to score the winner on", gt=0, lt=1)
     min_per_class: int = result(5, "positives, and negatives, that train, valid and test must each have", ge=1)
-    seed: int = result(0, "seed of the random split and of the sample", ge=0)
+    seed: int = result(0, "seed of the random split and of the sample", ge=0, le=2**32 - 1)
     sample_size: int | None = result(None, "rows drawn at random from the table; null: all", ge=1)
     max_categories: int = result(256, "values kept per text column, the most frequent; others count as missing", ge=2, le=10_000)
 
@@ -93,7 +93,7 @@ class Config(Section):
         "payments", "which table is made: small payments, or the 434 columns of IEEE-CIS with its gaps, drift and clients"
     )
     generated_rows: int = result(20_000, "rows of the generated table", ge=100, le=10_000_000)
-    generated_seed: int = result(0, "seed of the generated table", ge=0)
+    generated_seed: int = result(0, "seed of the generated table", ge=0, le=2**32 - 1)
 
     @field_validator("label", "time", "id", "entity", "amount", "drop", "allow", "start_days", "keys")
     @classmethod

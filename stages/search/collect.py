@@ -41,9 +41,8 @@ def collect(config: Config, run: Run) -> dict[str, Any]:
     best = max(complete, key=lambda slot: slot["value"])  # of equals, the first
     result = {"family": run.item["family"], "metric": config.metric, **{name: best[name] for name in ("slot", "params", "value")}}
     rung = trials[best["slot"]].user_attrs["rung"]
-    result["options"] = {**studies.options(config, run), **families.LADDER[rung]}
-    if rung:
-        run.degraded.append(f"{families.LADDER[rung]['bins']} bins for lack of memory")
+    result |= {"options": studies.options(config, run), "rung": rung}
+    run.degraded += families.fallback(rung)
     (run.out / "trials.json").write_bytes(contract.dump(told))
     (run.out / "best.json").write_bytes(contract.dump(result))
     log.info("search.collected", finished=len(told), pruned=len(told) - len(complete), best=best["value"])

@@ -17,7 +17,7 @@ class Config(Section):
     timeout_minutes: float = result(120.0, "minutes after which no trial is started; what is finished by then counts", gt=0)
     patience_trials: int | None = result(None, "finished trials without a better one after which a search ends; null: never", ge=1)
     pruning_enabled: bool = result(True, "stop trials early whose reports are worse than the median of the others")
-    seed: int = result(0, "base of all random choices of the search", ge=0)
+    seed: int = result(0, "base of all random choices of the search", ge=0, le=2**32 - 1)
     rounds: int = result(400, "most boosting rounds of a trial; early stopping cuts at the best one", ge=1, le=100_000)
     early_stopping_rounds: int = result(40, "rounds without a better valid score after which a fit stops", ge=1)
     space: dict[str, dict[str, list[Any]]] = result({}, "changes of a family's search space: {xgboost: {max_depth: [3, 8]}}")

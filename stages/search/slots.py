@@ -88,6 +88,9 @@ class Slots:
         """Make the table, unless it is there; one process does, since several at once collide in Postgres."""
         with self._storage.engine.begin() as connection:
             connection.execute(text(TABLE))
+            there = {column["name"] for column in sqlalchemy.inspect(connection).get_columns("surefoot_slots")}
+            for name in sorted({"failures", "draw", "rung"} - there):  # made by an earlier version
+                connection.execute(text(f"ALTER TABLE surefoot_slots ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0"))
 
     def grow(self, budget: int) -> None:
         """Make the rows of a budget; those that are there stay as they are."""
@@ -136,12 +139,14 @@ class Slots:
             return None
         same = [trial for trial in earlier if trial.user_attrs["draw"] == claim.draw and names <= trial.params.keys()]
         last = known or (same[-1] if same else None)
+        # With other bins it is another fit: what the last one reported is not its.
+        reported = last.intermediate_values if last and (known or last.user_attrs["rung"] == claim.rung) else None
         template = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=last.params if last else None,
             distributions=last.distributions if last else None,
-            intermediate_values=last.intermediate_values if last else None,
-            user_attrs={"slot": claim.slot, "attempt": claim.attempt, "draw": claim.draw},
+            intermediate_values=reported,
+            user_attrs={name: getattr(claim, name) for name in ("slot", "attempt", "draw", "rung")},
         )
         trial = optuna.Trial(self.study, self.study._storage.create_new_trial(self.study._study_id, template))
         try:
@@ -209,17 +214,18 @@ class Slots:
         """Let the next worker have the slot at once; the attempt's trial is failed when it is taken over."""
         self._let_go(claim)
 
-    def _let_go(self, claim: Claim, until: float = 0, *, failed: int = 0, down: int = 0) -> None:
-        self._one_row(
+    def _let_go(self, claim: Claim, until: float = 0, *, failed: int = 0, down: int = 0) -> Any:
+        return self._one_row(
             """UPDATE surefoot_slots SET failures = failures + :failed, rung = rung + :down, lease_until = :until
-            WHERE study = :study AND slot = :slot AND attempt = :attempt AND NOT closed RETURNING slot""",
+            WHERE study = :study AND slot = :slot AND attempt = :attempt AND NOT closed RETURNING failures""",
             **{**vars(claim), "until": until, "failed": failed, "down": down},
         )
 
-    def fail(self, claim: Claim, trial: optuna.Trial) -> None:
-        """Give up an attempt whose fit failed: the next one begins at once."""
+    def fail(self, claim: Claim, trial: optuna.Trial) -> bool:
+        """Give up an attempt whose fit failed; the next one begins at once. Tell whether it draws other parameters."""
         self._fail(trial)
-        self._let_go(claim, failed=1)
+        row = self._let_go(claim, failed=1)
+        return row is not None and row.failures >= FAILURES
 
     def go_down(self, claim: Claim, trial: optuna.Trial) -> None:
         """Give up an attempt that ran out of memory: the next one needs less of it."""

@@ -156,9 +156,10 @@ def restore(config: Config, run: Run, slots: Slots) -> int:
 def known(config: Config, run: Run, slots: Slots, slot: int) -> tuple[dict[str, Any], FrozenTrial] | None:
     """Find a slot's record in the store, whatever its parameters, and the trial that it tells of."""
     keys = run.store.list(f"{records(slots.study)}{slot}-")
-    record = next(filter(None, (artifact.unsealed(run.store, key) for key in keys)), None)
-    if record is None:
+    found = [record for key in keys if (record := artifact.unsealed(run.store, key))]
+    if not found:
         return None
+    record = max(found, key=lambda one: one["draw"])  # one of an earlier draw came from a worker that had lost the slot
     trial = optuna.trial.create_trial(
         state=TrialState.RUNNING,
         params=record["params"],
@@ -182,8 +183,8 @@ def tell(slots: Slots, claim: Claim, trial: optuna.Trial, record: dict[str, Any]
         Lost: another worker took the slot over.
 
     """
-    for name in ("seconds", "rung"):
-        trial.set_user_attr(name, record[name])
+    for attribute in ("seconds", "rung"):
+        trial.set_user_attr(attribute, record[attribute])
     slots.tell(claim, trial, TrialState.PRUNED if record["state"] == "pruned" else TrialState.COMPLETE, record["value"])
 
 
@@ -194,12 +195,12 @@ def is_out_of_time(config: Config, trials: dict[int, FrozenTrial]) -> bool:
 
 def is_without_gain(config: Config, trials: dict[int, FrozenTrial]) -> bool:
     """Tell whether the last so many trials, in the order in which they were begun, brought nothing better."""
-    mine = sorted((trial for slot, trial in trials.items() if slot < config.n_trials), key=lambda trial: trial.number)
-    values = [-np.inf if trial.state == TrialState.PRUNED or trial.value is None else trial.value for trial in mine]
+    in_order = sorted(trials.values(), key=lambda trial: trial.number)
+    values = [-np.inf if trial.state == TrialState.PRUNED or trial.value is None else trial.value for trial in in_order]
     return config.patience_trials is not None and bool(values) and len(values) - 1 - int(np.argmax(values)) >= config.patience_trials
 
 
 def is_over(config: Config, trials: dict[int, FrozenTrial]) -> bool:
     """Tell whether the budget is met, the time spent, or nothing gained any more."""
-    is_met = all(slot in trials for slot in range(config.n_trials))
-    return is_met or (bool(trials) and (is_out_of_time(config, trials) or is_without_gain(config, trials)))
+    mine = {slot: trial for slot, trial in trials.items() if slot < config.n_trials}
+    return len(mine) == config.n_trials or (bool(mine) and (is_out_of_time(config, mine) or is_without_gain(config, mine)))

@@ -100,7 +100,7 @@ def _try(search: _Search, claim: "Claim", trial: "optuna.Trial", reports: "_Repo
 
     from stages import families
     from stages.families import space
-    from stages.search.slots import FAILURES, Lost
+    from stages.search.slots import Lost
 
     try:
         _finish(search, claim, trial, space.suggest(trial, search.space), reports)
@@ -110,13 +110,12 @@ def _try(search: _Search, claim: "Claim", trial: "optuna.Trial", reports: "_Repo
         if isinstance(error, SurefootError) and not isinstance(error, OutOfMemory):
             raise
         told = {"slot": claim.slot, "attempt": claim.attempt, "error": f"{type(error).__name__}: {error}"}
-        if isinstance(error, OutOfMemory) and claim.rung + 1 < len(families.LADDER):
+        if isinstance(error, OutOfMemory) and claim.rung + 1 < _rungs(search):
             log.warning("trial.out_of_memory", **told, next=families.LADDER[claim.rung + 1])
             search.slots.go_down(claim, trial)
             return
         log.warning("trial.failed", **told, traceback=traceback.format_exc())
-        search.slots.fail(claim, trial)
-        if claim.failures + 1 < FAILURES:
+        if not search.slots.fail(claim, trial):
             return
         log.error("slot.failed", **told, so="other parameters are drawn for it")
         search.bad.append(claim.slot)
@@ -125,6 +124,13 @@ def _try(search: _Search, claim: "Claim", trial: "optuna.Trial", reports: "_Repo
             raise
     else:
         search.bad.clear()
+
+
+def _rungs(search: _Search) -> int:
+    from stages import families
+
+    accepts = search.run.config["common"].accept_degraded
+    return families.rungs(search.run.item["family"], gpu=search.config.gpu_enabled, accept_degraded=accepts)
 
 
 class _Reports:
@@ -178,6 +184,9 @@ def _finish(search: _Search, claim: "Claim", trial: "optuna.Trial", params: dict
             trial.report(value, rounds)
     studies.tell(search.slots, claim, trial, record)
     saved.drop()
+    if claim.draw or claim.rung:  # other fits of the slot, that were given up
+        for left in run.store.list(f"scratch/{studies.records(search.slots.study)}{claim.slot}-"):
+            run.store.drop(left)
     log.info("trial.done", **{name: record[name] for name in ("slot", "state", "value", "rounds", "seconds")})
 
 
@@ -191,7 +200,7 @@ def _fit(search: _Search, claim: "Claim", params: dict[str, Any], key: str, chec
     name = run.item["family"]
     family = families.load(name)
     started = time.monotonic()
-    record = {"slot": claim.slot, "params": params, "metric": config.metric, "rung": claim.rung}
+    record = {"slot": claim.slot, "params": params, "metric": config.metric, "draw": claim.draw, "rung": claim.rung}
     with checkpoint as saved:
         try:
             fitted = families.fit(
@@ -204,9 +213,7 @@ def _fit(search: _Search, claim: "Claim", params: dict[str, Any], key: str, chec
                 seed=config.seed,
                 metric=config.metric,
                 threads=run.threads,
-                gpu=config.gpu_enabled,
-                **families.LADDER[claim.rung],
-                **search.options,
+                **{"gpu": config.gpu_enabled, **families.LADDER[claim.rung], **search.options},
                 checkpoint=saved,
                 report=reports,
             )

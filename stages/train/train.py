@@ -8,6 +8,7 @@ import pandas as pd
 
 from stages import families
 from stages.common import contract, log
+from stages.common.errors import OutOfMemory
 from stages.common.step import Run
 from stages.families import device, metrics
 from stages.features import features
@@ -19,46 +20,25 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     """Make ``judged`` (fitted on train; every score is its) and ``shipped`` (refit at its rounds on all rows)."""
     best = run.input("search-collect", **run.item).read_json("best.json")
     family = families.load(best["family"])
-    train_rows, valid_rows, *later = _tables(run)
-    common = {
-        "early_stopping_rounds": config.early_stopping_rounds,
-        "seed": config.seed,
-        "metric": best["metric"],
-        "threads": run.threads,
-        "gpu": config.gpu_enabled,
-        **best["options"],
-    }
-    with run.checkpoint(f"train/{run.address}/judged") as saved:
-        judged = families.fit(
-            best["family"],
-            best["params"],
-            train_rows,
-            valid_rows,
-            rounds=config.rounds,
-            checkpoint=saved,
-            report=_progress(run, config.rounds),
-            **common,
-        )
+    accepts = run.config["common"].accept_degraded
+    rungs = families.rungs(best["family"], gpu=config.gpu_enabled, accept_degraded=accepts)
+    rung = _rung(run, best["rung"])
+    try:
+        judged, shipped, valid_rows = _fit(config, run, best, rung)
+    except OutOfMemory:
+        if rung + 1 < rungs:
+            run.store.replace(_place(run), str(rung + 1).encode())
+        raise
     suffix = Path(family.FILE).suffix
     family.save(judged.model, run.out / f"judged{suffix}")
-    rows = together(train_rows, valid_rows, *later)
-    with run.checkpoint(f"train/{run.address}/shipped") as saved:
-        shipped = families.fit(
-            best["family"],
-            best["params"],
-            rows,
-            None,
-            rounds=judged.rounds,
-            checkpoint=saved,
-            report=_progress(run, judged.rounds),
-            **common,
-        )
     family.save(shipped.model, run.out / f"shipped{suffix}")
     scores = metrics.scores(valid_rows.y, family.predict(judged.model, valid_rows.X))
     model = {"family": best["family"], "params": best["params"], "metric": best["metric"], "rounds": judged.rounds, "valid": scores}
     (run.out / "model.json").write_bytes(contract.dump(model))
     run.device = judged.device
-    if config.gpu_enabled and judged.device == "cpu" and best["family"] in families.ON_GPU and device.gpus():
+    run.degraded += families.fallback(rung)
+    can_use_gpu = best["family"] in families.ON_GPU and not (best["family"] == "catboost" and best["options"].get("monotone"))
+    if config.gpu_enabled and judged.device == "cpu" and can_use_gpu and device.gpus() and "CPU for GPU" not in run.degraded:
         run.degraded.append("CPU for GPU")
     log.info(
         "train.fitted", family=best["family"], rounds=judged.rounds, **{f"valid_{name}": round(value, 6) for name, value in scores.items()}
@@ -66,14 +46,53 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     return {"rounds": judged.rounds, **{f"valid_{name}": scores[name] for name in metrics.METRICS}}
 
 
+def _fit(config: Config, run: Run, best: dict[str, Any], rung: int) -> tuple[families.Fitted, families.Fitted, Table]:
+    """Fit both models; give them and valid's rows."""
+    train_rows, valid_rows, *later = _tables(run)
+    common = {
+        "early_stopping_rounds": config.early_stopping_rounds,
+        "seed": config.seed,
+        "metric": best["metric"],
+        "threads": run.threads,
+        "gpu": config.gpu_enabled,
+        **families.LADDER[rung],
+        **best["options"],
+    }
+
+    def fitted(name: str, rows: Table, valid: Table | None, rounds: int) -> families.Fitted:
+        # With other bins it is another fit.
+        with run.checkpoint(f"train/{run.address}/{name}" + (f"-{rung}" if rung else "")) as saved:
+            return families.fit(
+                best["family"],
+                best["params"],
+                rows,
+                valid,
+                rounds=rounds,
+                checkpoint=saved,
+                report=lambda done, _score: run.progress(done, rounds),
+                **common,
+            )
+
+    judged = fitted("judged", train_rows, valid_rows, config.rounds)
+    return judged, fitted("shipped", together(train_rows, valid_rows, *later), None, judged.rounds), valid_rows
+
+
+def _place(run: Run) -> str:
+    return f"scratch/train/{run.address}/rung"
+
+
+def _rung(run: Run, least: int) -> int:
+    """Give the rung of the memory ladder that the last attempt left, or that the search came to."""
+    try:
+        return max(least, int(run.store.read(_place(run))))
+    except KeyError:
+        return least
+
+
 def _tables(run: Run) -> list[Table]:
     prepared = run.input("prepare")
     fitted = features.Features.from_json(prepared.read_json("features.json"))
     return [features.read(prepared.path(f"{split}.parquet"), fitted) for split in ("train", "valid", "calibration", "test")]
-
-
-def _progress(run: Run, rounds: int) -> Any:
-    return lambda done, _score: run.progress(done, rounds)
 
 
 def together(*tables: Table) -> Table:

@@ -102,17 +102,21 @@ def _holds(store: Path, pid: int) -> bool:
 def test_workers_have_their_share_and_end_when_the_run_is_told_to(tmp_path: Path) -> None:
     config, store = small.lay_out(tmp_path), tmp_path / "store"
     gpus = programs.environment({"CUDA_VISIBLE_DEVICES": "3,5"})
-    with subprocess.Popen(command(config, store, 500), env=gpus, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as walk:
+    with subprocess.Popen(command(config, store, 5000), env=gpus, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as walk:
         until = time.monotonic() + 90
         while len(pids := [pid for each in processes(walk.pid).values() for pid in each]) < 2 and time.monotonic() < until:
             time.sleep(0.02)
-        time.sleep(0.2)
+        while not all(_holds(store, pid) for pid in pids) and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.5)
         cores = [os.sched_getaffinity(pid) for pid in pids]
         seen = [Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in pids]
         walk.terminate()
         walk.communicate(timeout=60)
     assert walk.returncode == 128 + signal.SIGTERM
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    saved = {path.name.partition("-")[0] for path in (store / "scratch" / "search").rglob("*.json-*")}
+    assert len(saved) == 2, "each saved the border of its slot"
     assert {word for words in seen for word in words if word.startswith(b"CUDA_VISIBLE_DEVICES")} == {
         b"CUDA_VISIBLE_DEVICES=3",
         b"CUDA_VISIBLE_DEVICES=5",

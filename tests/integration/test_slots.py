@@ -177,7 +177,22 @@ def test_an_attempt_that_lacked_memory_goes_on_one_rung_down(url: str, study: st
         assert (claim.rung, claim.failures) == (rung, 0)
         begun = slots.begin(claim, {"x"})
         assert begun
+        assert begun[1] == {}, "what was reported was another fit's"
+        begun[0].suggest_float("x", 0, 1)
+        begun[0].report(0.5, 10)
         slots.go_down(claim, begun[0])
+    assert len({trial.params["x"] for trial in slots.study.trials}) == 1
+
+
+def test_a_table_of_an_earlier_version_gets_what_it_lacks(url: str, study: str) -> None:
+    slots = opened(url, study)
+    with slots._storage.engine.begin() as connection:
+        for column in ("failures", "draw", "rung"):
+            connection.execute(text(f"ALTER TABLE surefoot_slots DROP COLUMN {column}"))
+    slots.create()
+    slots.create()
+    slots.grow(1)
+    assert slots.claim(1) == Claim(0, 1)
 
 
 @pytest.mark.parametrize("is_told", [False, True])

@@ -64,6 +64,7 @@ class Pipeline:
                     "slot": 0,
                     "value": 0.5,
                     "options": {},
+                    "rung": 0,
                 }
                 publish(addresses, one.name, XGBOOST, {"best.json": contract.dump(best)}, {})
             elif not one.effect_of:

@@ -545,6 +545,8 @@ def test_a_server_that_stalls_is_asked_again_until_it_goes_on(
     monkeypatch.setattr(store_module, "PAUSES", (0.2,) * 20)
     process = minio_process[0]
     process.send_signal(signal.SIGSTOP)
+    while any(stat.read_text().rpartition(")")[2].split()[0] != "T" for stat in Path(f"/proc/{process.pid}/task").glob("*/stat")):
+        time.sleep(0.001)  # a thread of it that still ran could answer
     wake = threading.Timer(1, process.send_signal, [signal.SIGCONT])
     wake.start()
     try:

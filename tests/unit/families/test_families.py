@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,17 @@ def written(name: str, model: Any, folder: Path) -> bytes:
 def store(tmp_path: Path) -> Store:
     """Give a place for checkpoints."""
     return open_store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def stoppable() -> Iterator[None]:
+    """Let signals be caught as a step does."""
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    checkpoint.catch_signals()
+    yield
+    signal.signal(signal.SIGTERM, handlers[0])
+    signal.signal(signal.SIGINT, handlers[1])
+    checkpoint._stop.signal = 0
 
 
 def test_each_family_is_known_everywhere() -> None:
@@ -238,6 +250,51 @@ def test_a_monotone_column_only_adds_risk_or_only_takes_it(name: str, sign: int)
         assert steps.min() >= -1e-7
 
 
+def test_a_column_without_a_value_in_the_rows_that_are_fitted(tmp_path: Path) -> None:
+    rows = table(300, 0)
+    rows.X["e"] = np.nan
+    model = families.fit("logistic", {}, rows, None, **SETTINGS).model
+    assert np.isfinite(logistic.predict(model, rows.X.assign(e=5.0))).all()
+    assert written("logistic", model, tmp_path)
+
+
+@EACH
+def test_names_that_are_words_of_python(name: str) -> None:
+    rows = table(300, 0)
+    rows = Table(rows.X.rename(columns={"a": "lambda", "b": "class", "kind": "self"}), rows.y, rows.row)
+    model = families.fit(name, PARAMS[name], rows, None, **SETTINGS).model
+    assert {"lambda", "self"} <= set(families.load(name).importance(model))
+
+
+@EACH_BOOSTED
+def test_what_did_not_fit_into_memory_does_not_stay_there(name: str) -> None:
+    rows, valid = table(300, 0), table(100, 1)
+    for rung in families.LADDER[:3]:
+        families.fit(name, PARAMS[name], rows, valid, **{**SETTINGS, "rounds": 10}, **rung)
+    family = families.load(name)
+    kept = next(getattr(family, word) for word in ("_matrices", "_datasets", "_pools") if hasattr(family, word))
+    assert [*kept[rows]] == [64]
+
+
+@EACH
+@pytest.mark.usefixtures("stoppable")
+def test_a_signal_after_the_last_border_saves_it(name: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = families.load(name)
+    real = family.boost
+
+    def boost(*arguments: Any) -> Any:
+        made = real(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return made
+
+    monkeypatch.setattr(family, "boost", boost)
+    with pytest.raises(Interrupted), Checkpoint(store, "fit", 1000) as saved:
+        families.fit(name, PARAMS[name], table(400, 0), table(200, 1), **SETTINGS, checkpoint=saved)
+    last = Borders(None, "auc", 1, 1, Checkpoint(store, "fit", 0))
+    assert last.load()
+    assert last.rounds == (1 if name == "logistic" else 60)
+
+
 @EACH_BOOSTED
 def test_fewer_bins_are_fewer_thresholds(name: str) -> None:
     rows = table(2000, 0)
@@ -261,6 +318,7 @@ WORDS: list[tuple[type[Exception], str, bool]] = [  # what the libraries say, an
     (CatBoostError, "NCudaLib::TOutOfMemoryError: Out of memory. Requested 100.0MB; Free 3.0MB", True),
     (CatBoostError, "std::bad_alloc", True),
     (CatBoostError, "CUDA error 35: CUDA driver version is insufficient for CUDA runtime version", False),
+    (MemoryError, "", True),
     (MemoryError, "Unable to allocate 3.00 GiB for an array with shape (400000, 1000)", True),
 ]
 
@@ -296,6 +354,26 @@ def test_a_gpu_is_used_where_one_is_there_and_the_library_can(monkeypatch: pytes
     assert not logistic.has_cuda()
 
 
+@pytest.mark.parametrize(("given", "count"), [(None, 4), ("", 0), ("-1", 0), ("2", 1), ("0, 3", 2), ("0,1,2,3,4,5", 4)])
+def test_a_process_counts_the_gpus_that_it_was_given(monkeypatch: pytest.MonkeyPatch, given: str | None, count: int) -> None:
+    monkeypatch.setattr(device, "_counted", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert device.gpus() == count
+
+
+def test_the_ladder_ends_at_the_cpu_where_a_fallback_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "gpus", lambda: 1)
+    asked = [("catboost", True, True), ("catboost", True, False), ("catboost", False, True), ("lightgbm", True, True)]
+    assert [families.rungs(name, gpu=gpu, accept_degraded=accepts) for name, gpu, accepts in asked] == [4, 1, 3, 3]
+    assert [families.fallback(rung) for rung in (0, 1, 3)] == [
+        [],
+        ["128 bins for lack of memory"],
+        ["64 bins for lack of memory", "CPU for GPU"],
+    ]
+
+
 def test_the_published_lightgbm_cannot_use_a_gpu() -> None:
     assert not lightgbm.has_cuda()
 
@@ -307,24 +385,18 @@ def test_no_driver_is_no_gpu() -> None:
 
 
 @EACH
+@pytest.mark.usefixtures("stoppable")
 def test_a_signal_amid_a_fit_saves_the_next_border(name: str, store: Store, tmp_path: Path) -> None:
     train, valid = table(400, 0), table(200, 1)
     whole = families.fit(name, PARAMS[name], train, valid, **SETTINGS)
-    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    checkpoint.catch_signals()
 
     def told(rounds: int, _score: float | None) -> None:
         if rounds in (1, 20):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    try:
-        with pytest.raises(Interrupted), Checkpoint(store, "fit", 1000) as saved:
-            families.fit(name, PARAMS[name], train, valid, **SETTINGS, checkpoint=saved, report=told)
-    finally:
-        signal.signal(signal.SIGTERM, handlers[0])
-        signal.signal(signal.SIGINT, handlers[1])
-        checkpoint._stop.__init__()  # type: ignore[misc]
-        checkpoint._stop.signal = 0
+    with pytest.raises(Interrupted), Checkpoint(store, "fit", 1000) as saved:
+        families.fit(name, PARAMS[name], train, valid, **SETTINGS, checkpoint=saved, report=told)
+    checkpoint._stop.signal = 0
     seen: list[int] = []
     resumed = families.fit(
         name, PARAMS[name], train, valid, **SETTINGS, checkpoint=Checkpoint(store, "fit", 0), report=lambda *one: seen.append(one[0])

@@ -333,7 +333,38 @@ def test_out_of_memory_goes_down_the_ladder(folder: Path, store: Store, monkeypa
     assert manifest
     assert manifest.document["degraded"] == ["64 bins for lack of memory"]
     best = json.loads(store.read(f"blobs/{manifest.files['best.json']['sha256']}"))
-    assert best["options"]["bins"] == 64
+    assert best["rung"] == 2
+
+
+def test_where_no_fallback_is_accepted_other_parameters_are_drawn(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = failing(monkeypatch, lambda number, _params, _bins: OutOfMemory("xgboost on cpu: bad_alloc") if number <= 3 else None)
+    assert do(folder, store, "search-work", "common.accept_degraded=false")["finished"] == 2
+    assert [bins for _, bins in asked] == [None] * 5
+    assert [params == asked[0][0] for params, _ in asked] == [True, True, True, False, False]
+
+
+def test_an_attempt_that_came_further_and_failed_is_no_bad_slot(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails at each border once: each attempt comes further, and no other parameters are drawn."""
+    seen: list[int] = []
+    real = families.fit
+
+    def fit(*arguments: Any, report: Any, **options: Any) -> families.Fitted:
+        def told(rounds: int, value: float | None) -> None:
+            report(rounds, value)
+            if rounds not in seen and len(seen) < 5:
+                seen.append(rounds)
+                raise ValueError("by chance")
+
+        return real(*arguments, report=told, **options)
+
+    monkeypatch.setattr(families, "fit", fit)
+    sets = ("search.rounds=50", "search.n_trials=1")
+    do(folder, store, "search-create", *sets)
+    assert do(folder, store, "search-work", *sets)["finished"] == 1
+    assert seen == [10, 20, 30, 40, 50]
+    with sqlite3.connect(f"{store.address}/study.db") as database:
+        asked = "SELECT DISTINCT value_json FROM trial_user_attributes WHERE key = 'draw'"
+        assert database.execute(asked).fetchall() == [("0",)]
 
 
 def test_a_database_error_amid_a_fit_is_no_failure_of_the_fit(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

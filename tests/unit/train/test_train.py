@@ -8,7 +8,7 @@ import pytest
 
 from stages import families
 from stages.common import contract
-from stages.common.errors import ConfigError, NotNow
+from stages.common.errors import ConfigError, NotNow, OutOfMemory
 from stages.common.store import open_store
 from stages.families import device
 from tests import small
@@ -60,6 +60,29 @@ def test_a_monotone_column_that_is_no_number_is_refused(tmp_path: Path) -> None:
     small.do("prepare", planned)
     with pytest.raises(ConfigError, match=r"search\.monotone names 'colour', which is no number among the features: "):
         small.do("search-create", planned)
+
+
+def test_out_of_memory_goes_down_the_ladder_with_the_next_attempt(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each attempt is a process of its own: what is left to the next one is in the store."""
+    bins = []
+    real = families.fit
+
+    def fit(*arguments: Any, **options: Any) -> families.Fitted:
+        bins.append(options["bins"])
+        if options["bins"] != 64:
+            raise OutOfMemory("xgboost on cpu: bad_alloc")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(families, "fit", fit)
+    for _ in range(2):
+        with pytest.raises(OutOfMemory):
+            pipeline.do("train", "train.seed=1")
+    pipeline.do("train", "train.seed=1")
+    assert bins == [None, 128, 64, 64]
+    manifest = pipeline.addresses("train.seed=1").find("train", XGBOOST)
+    assert manifest
+    assert manifest.document["degraded"] == ["64 bins for lack of memory"]
+    assert pipeline.store.list("scratch/train/") == []
 
 
 def test_checkpoints_go_when_the_result_is_safe(pipeline: Pipeline) -> None:
