@@ -12,9 +12,10 @@ from stages.common import artifact, checkpoint, config, contract, log, registry,
 from stages.common.address import Addresses
 from stages.common.artifact import sha256
 from stages.common.config import Config
-from stages.common.errors import MissingInput, UsageError
+from stages.common.errors import ConfigError, MissingInput, NotNow, UsageError
 from stages.common.store import Store, open_store
 
+WATCH = 2.0  # seconds between two looks at a search
 FEWEST = 100  # rows of a generated table
 
 
@@ -69,8 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     made = command(ls, "ls", "list the finished steps", needs_config=False)
     made.add_argument("--digests", action="store_true", help="step, item, address, file, sha256: nothing measured")
     made.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    made = command(status, "status", "say what is in production and how the last run of a config ended", needs_config=False)
+    made = command(
+        status, "status", "say what is in production, how a config's last run ended, and how its search stands", needs_config=False
+    )
     made.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    made.add_argument("--watch", action="store_true", help="say it again every few seconds, until the search is over")
     made = command(report, "report", "draw the report of a config's results, and write its numbers beside it as JSON", needs_config=True)
     made.add_argument("--out", type=Path, default=Path("report.html"))
     command(verify, "verify", "hash every byte that counts; what is damaged is made again by the next run", needs_config=False)
@@ -234,23 +238,48 @@ def ls(asked: argparse.Namespace) -> int:
 
 
 def status(asked: argparse.Namespace) -> int:
-    """Say what is in production and how the last run ended."""
+    """Say what is in production, how the last run ended, and how the search stands."""
+    if asked.watch and not asked.config:
+        raise UsageError("--watch: name the config whose search is to be watched.")
+    while True:
+        searches = _status(asked)
+        if not asked.watch or (searches and all(search.is_over for search in searches)):
+            return 0
+        sys.stdout.flush()
+        time.sleep(WATCH)
+
+
+def _status(asked: argparse.Namespace) -> list[Any]:
     from stages.evaluate import report as reports
     from stages.plan import plan as plans
 
     resolved, store = _open(asked)
+    searches = _searches(resolved, store) if asked.config else []
     live = registry.live(store)
     record = plans.last_record(store, resolved.name) if asked.config else {}
     closed = reports.closed(store, record["run"]) if record else None
     if asked.json:
-        _say(json.dumps({"production": live, "run": record.get("run"), "closed": closed}))
-        return 0
+        _say(json.dumps({"production": live, "run": record.get("run"), "closed": closed, "searches": [vars(one) for one in searches]}))
+        return searches
     _say(
         f"production  version {live['version']}, generation {live['generation']}, since {live['at']}" if live else "production  nothing yet"
     )
     if record:
         _say(f"last run    {record['run']}: {closed['status'] if closed else 'running, or stopped: run it again to go on'}")
-    return 0
+    for search in searches:
+        _say(f"{search.family:<11} {search}")
+    return searches
+
+
+def _searches(resolved: Config, store: Store) -> list[Any]:
+    """Ask how the searches stand; nothing where this machine does not reach their database."""
+    from stages.search import progress
+
+    try:
+        return [*progress.stand(Addresses(step.pin(resolved, store), store))]
+    except (ConfigError, MissingInput, NotNow) as error:
+        log.debug("search.not_asked", why=str(error))
+        return []
 
 
 def report(asked: argparse.Namespace) -> int:

@@ -100,6 +100,13 @@ class Slots:
             if rows:
                 connection.execute(text("INSERT INTO surefoot_slots (study, slot) VALUES (:study, :slot) ON CONFLICT DO NOTHING"), rows)
 
+    def held(self, budget: int) -> int:
+        """Count the slots of a budget that somebody works at."""
+        asked = f"SELECT count(*) FROM surefoot_slots WHERE study = :study AND slot < :budget AND NOT closed AND {self._is_held}"  # noqa: S608
+        with self._storage.engine.begin() as connection:
+            count: int = connection.execute(text(asked), {**self._study, "budget": budget, "lease": self.lease}).scalar_one()
+        return count
+
     # --- one attempt ------------------------------------------------------------------------------
 
     def claim(self, budget: int, first: int = 0) -> Claim | None:

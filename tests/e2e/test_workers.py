@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -45,14 +46,13 @@ def finished(store: Path) -> list[int]:
         return sorted(int(row[0]) for row in database.execute(f"{asked} WHERE t.state IN ('COMPLETE', 'PRUNED')"))
 
 
-def command(config: Path, store: Path, rounds: int) -> list[str]:
+def options(config: Path, store: Path, rounds: int) -> list[str]:
     sets = ["search.workers=2", f"search.n_trials={TRIALS}", f"search.rounds={rounds}", f"search.early_stopping_rounds={rounds}"]
-    return [
-        *programs.PYTHON,
-        *programs.SUREFOOT,
-        *("run", str(config), "--store", str(store), "--json"),
-        *(word for one in sets for word in ("--set", one)),
-    ]
+    return [str(config), "--store", str(store), *(word for one in sets for word in ("--set", one))]
+
+
+def command(config: Path, store: Path, rounds: int) -> list[str]:
+    return [*programs.PYTHON, *programs.SUREFOOT, "run", "--json", *options(config, store, rounds)]
 
 
 def test_two_workers_share_a_budget(tmp_path: Path) -> None:
@@ -61,6 +61,14 @@ def test_two_workers_share_a_budget(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr.decode()
     assert finished(store) == [*range(TRIALS)]
     assert owners(store) == (TRIALS, 2)
+
+    watched = programs.surefoot("status", "--watch", *options(config, store, 500))
+    told = r"xgboost     6 of 6 trials, [01] pruned, 0 failed attempts, done, best average_precision 0\.\d{4}"
+    assert re.fullmatch(told, watched.out.splitlines()[2])
+    assert len(watched.out.splitlines()) == 3, "and it ends, since the search is over"
+    more = programs.surefoot("status", "--json", *options(config, store, 500), "--set", "search.n_trials=20")
+    (search,) = more.answer["searches"]
+    assert (search["finished"], search["budget"], search["workers"], search["is_over"]) == (TRIALS, 20, 0, False)
 
 
 @pytest.mark.faults
@@ -108,13 +116,14 @@ def test_workers_have_their_share_and_end_when_the_run_is_told_to(tmp_path: Path
             time.sleep(0.02)
         while not all(_holds(store, pid) for pid in pids) and time.monotonic() < until:
             time.sleep(0.02)
-        time.sleep(0.5)
+        standing = programs.surefoot("status", *options(config, store, 5000)).out.splitlines()[-1]
         cores = [os.sched_getaffinity(pid) for pid in pids]
         seen = [Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in pids]
         walk.terminate()
         walk.communicate(timeout=60)
     assert walk.returncode == 128 + signal.SIGTERM
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert standing == f"xgboost     0 of {TRIALS} trials, 0 pruned, 0 failed attempts, 2 workers"
     saved = {path.name.partition("-")[0] for path in (store / "scratch" / "search").rglob("*.json-*")}
     assert len(saved) == 2, "each saved the border of its slot"
     assert {word for words in seen for word in words if word.startswith(b"CUDA_VISIBLE_DEVICES")} == {
