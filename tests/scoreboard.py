@@ -57,10 +57,11 @@ def resume(name: str, points: int, seed: int) -> list[dict[str, Any]]:
             expected = written(name, whole.model, Path(folder)), whole.rounds, whole.score
             seconds = _seconds(lambda threads=threads, folder=folder: fit(name, threads, f"{folder}/store"))  # type: ignore[misc]
         begun: list[int] = []  # the rounds that the fits went on from
-        same = 0
+        same, first = 0, 0.0  # of the time, where the first border is
         while len(begun) < points:
             with tempfile.TemporaryDirectory() as folder:
-                code = _killed(context, name, threads, folder, seconds * (len(begun) + rng.random()) / points)
+                share = first + (1 - first) * (len(begun) + rng.random()) / points
+                code = _killed(context, name, threads, folder, seconds * share)
                 borders = Borders(None, "auc", 1, 1, Checkpoint(open_store(f"{folder}/store"), "fit", 0))
                 if code == -signal.SIGKILL and borders.load() is not None:
                     again = fit(name, threads, f"{folder}/store")
@@ -69,7 +70,7 @@ def resume(name: str, points: int, seed: int) -> list[dict[str, Any]]:
                 elif code == 0:  # it was over: the machine is quicker now
                     seconds *= 0.98
                 else:  # it had not reached its first border
-                    rng.random()
+                    first = min(first + 0.01, 0.5)
         fault = f"a fit of {name} is killed, {threads} thread{'s' * (threads > 1)}"
         how = f"SIGKILL at moments spread over it; it went on from rounds {min(begun)} to {max(begun)}"
         found.append({"fault": fault, "how": how, "runs": points, "lost": points - same, "verdict": "the same model, byte for byte"})
@@ -86,6 +87,7 @@ def _killed(context: Any, name: str, threads: int, folder: str, moment: float) -
     if process.is_alive():
         os.kill(process.pid, signal.SIGKILL)
     process.join()
+    assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
     return int(process.exitcode)
 
 
