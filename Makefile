@@ -3,9 +3,12 @@ PYTHON ?= python3.12
 BIN := .venv/bin
 CONFIG ?= configs/example.yaml
 TAG ?= dev
+PART ?= resume-xgboost
+COUNT ?= 100
+SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint faults cluster bench show render lock images clean
+.PHONY: help setup run test lint faults cluster bench show scoreboard render lock images clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,6 +44,10 @@ bench: setup  ## measure, as ratios
 
 show: setup  ## print the figures: seconds (median of 3), lines, sizes, coverage
 	$(BIN)/python -m tests.show
+
+scoreboard: setup  ## kill and damage by the hundred (PART=resume-xgboost COUNT=100 SEED=2), and print the table
+	$(BIN)/python -m tests.scoreboard $(PART) $(COUNT) $(SEED)
+	$(BIN)/python -m tests.scoreboard table
 
 render: setup  ## write what is generated: configs/base.yaml and the chart's workflow
 	$(BIN)/python -m workflows.options > configs/base.yaml
