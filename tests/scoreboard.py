@@ -7,6 +7,7 @@
 Each part appends its counts to docs/scoreboard.jsonl; a seed that was run is not counted again.
 """
 
+import contextlib
 import functools
 import json
 import multiprocessing
@@ -16,7 +17,9 @@ import secrets
 import signal
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,8 @@ from stages.common.checkpoint import Checkpoint
 from stages.common.store import open_store
 from stages.families.borders import Borders
 from stages.search.slots import Slots
+from tests import searches as drills
+from tests import servers
 from tests import slots as drill
 from tests.unit.families.test_families import BOOSTED, PARAMS, table, written
 
@@ -132,6 +137,102 @@ def slots(faults: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
+def searches(faults: int, seed: int) -> list[dict[str, Any]]:
+    """Kill, stop and put to sleep the workers of whole searches, one study after the other, whose budgets are raised twice."""
+    rng = random.Random(f"{seed}/searches")
+    sums: Counter[str] = Counter()
+    recovery: list[float] = []
+    given = os.environ.get("SUREFOOT_STUDY", "")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        address = drills.lay_out(folder).store.address
+        while sum(sums[kind] for kind in ("killed", "told to stop", "put to sleep")) < faults:
+            search = sums["searches"]
+            workers = (1, 2, 4)[search % 3] if not given else 4
+            crew = drills.Crew(folder, address, given, rng, drills.Journal(folder / f"{search}.journal"), workers)
+            for budget in (4, 6, 8):
+                sets = (f"search.seed={seed * 100_000 + search}", f"search.n_trials={budget}")
+                if budget == 4:
+                    crew.do("search-create", sets)
+                crew.search(sets, 2 + workers, 0.3)
+                drills.check(crew, sets, budget)
+            drills.collected(crew, sets)
+            fitted, redone = crew.journal.redone()
+            assert redone <= drills.allowed(crew), (redone, crew)
+            assert crew.journal.lost() == 0
+            recovery += crew.journal.recovery(crew.killed)
+            sums.update({"killed": len(crew.killed), "told to stop": crew.told, "put to sleep": crew.slept})
+            sums.update(searches=1, fitted=fitted, redone=redone)
+    place = "Postgres" if given else "SQLite"
+    recovered = sorted(recovery)
+    verdict = f"{sums['searches']} searches, each slot finished once; {sums['redone']} of {sums['fitted']} borders fitted twice"
+    verdict += f"; back at work in {_percentile(recovered, 95):.1f} s (95 %)"
+    how = {"killed": "SIGKILL", "told to stop": "SIGTERM", "put to sleep": "SIGSTOP beyond its lease, SIGCONT"}
+    return [
+        {
+            "fault": f"a worker amid fits is {kind}, {place}",
+            "how": f"{how[kind]} at random",
+            "runs": sums[kind],
+            "lost": 0,
+            "verdict": verdict,
+        }
+        for kind in how
+    ]
+
+
+def restarts(what: str, number: signal.Signals, count: int, seed: int) -> list[dict[str, Any]]:
+    """Restart the database, or the store, amid searches of two workers, none of whom may end for it."""
+    rng = random.Random(f"{seed}/{what}")
+    back: list[float] = []
+    waits: list[float] = []
+    slots = 0
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        for one in ("postgres", "minio"):
+            (folder / one).mkdir()
+        database = stack.enter_context(servers.PostgresServer(folder / "postgres"))
+        os.environ["SUREFOOT_STUDY"] = database.address
+        server: servers.Server = database
+        address = str(folder / "store")
+        if what == "MinIO":
+            server = minio = stack.enter_context(servers.MinioServer(folder / "minio"))
+            os.environ |= minio.environment
+            address = f"s3://{minio.bucket()}/drill"
+        drills.lay_out(folder, address)
+        while len(back) < count:
+            crew = drills.Crew(folder, address, database.address, rng, drills.Journal(folder / f"{slots}.journal"), 2)
+            sets = (f"search.seed={seed * 100_000 + slots}", "search.n_trials=8")
+            crew.do("search-create", sets)
+            ended = threading.Event()
+            mine: list[float] = []
+            thread = threading.Thread(target=_restart, args=(server, number, rng, ended, crew.journal, mine))
+            thread.start()
+            crew.search(sets, 0, 1)
+            ended.set()
+            thread.join()
+            drills.check(crew, sets, 8)
+            assert crew.codes.keys() == {0}, crew.codes
+            waits += crew.journal.waits(mine)
+            back += mine
+            slots += 8
+    verdict = f"{slots} slots, each finished once, no worker ended; at work {_percentile(sorted(waits), 95):.1f} s after it was back (95 %)"
+    how = f"{number.name}, back within 3 s; one in twenty after up to 30 s"
+    return [{"fault": f"{what} is restarted amid searches", "how": how, "runs": len(back), "lost": 0, "verdict": verdict}]
+
+
+def _restart(
+    server: servers.Server, number: signal.Signals, rng: random.Random, ended: threading.Event, journal: drills.Journal, back: list[float]
+) -> None:
+    """Restart a server again and again, whenever there was some work since the last time."""
+    while not ended.wait(rng.uniform(0.2, 2)):
+        if any(line[0] > max(back, default=0) for line in journal.lines()[-1:]):
+            back.append(servers.restart(server, number, rng, 30 if rng.random() < 0.05 else 3)[1])
+
+
+def _percentile(values: list[float], percent: int) -> float:
+    return values[min(len(values) - 1, len(values) * percent // 100)] if values else 0.0
+
+
 def rows() -> list[dict[str, Any]]:
     """Read all parts so far."""
     return [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()] if FILE.exists() else []
@@ -152,6 +253,9 @@ def markdown() -> str:
 PARTS: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     **{f"resume-{name}": functools.partial(resume, name) for name in BOOSTED},
     "slots": slots,
+    "searches": searches,
+    "postgres": functools.partial(restarts, "Postgres", signal.SIGQUIT),
+    "minio": functools.partial(restarts, "MinIO", signal.SIGKILL),
 }
 
 if __name__ == "__main__":
@@ -161,7 +265,7 @@ if __name__ == "__main__":
             sys.stdout.write(markdown())
         case [part, *numbers] if part in PARTS:
             count, seed = (*map(int, numbers), *(20, 1)[len(numbers) :])
-            if any((row["part"], row["seed"]) == (part, seed) for row in rows() if part != "slots"):
+            if any((row["part"], row["seed"]) == (part, seed) for row in rows() if part not in ("slots", "searches")):
                 sys.exit(f"{part} was run with seed {seed}: give another one")
             made = [{"part": part, "seed": seed, **row} for row in PARTS[part](count, seed)]
             with FILE.open("a", encoding="utf-8") as file:

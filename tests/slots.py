@@ -144,7 +144,7 @@ def _known(records: Path, slot: int) -> FrozenTrial | None:
     return optuna.trial.create_trial(state=TrialState.RUNNING, params=found[0], distributions=SHAPES, intermediate_values=reports)
 
 
-def check(url: str, study: str, budget: int, records: Path) -> dict[str, int]:
+def counted(url: str, study: str, budget: int) -> dict[str, int]:
     """Ask the database, past Optuna, whether the budget was met exactly; give some counts."""
     engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg2:"))
     with engine.connect() as connection:
@@ -161,6 +161,12 @@ def check(url: str, study: str, budget: int, records: Path) -> dict[str, int]:
         assert ask("SELECT count(*) FROM surefoot_slots WHERE study = :study AND slot < :budget AND NOT closed") == 0
         counts = {"failed": ask(f"SELECT count(*) {of} state = 'FAIL'"), "trials": ask(f"SELECT count(*) {of} 1 = 1")}
     engine.dispose()
+    return counts
+
+
+def check(url: str, study: str, budget: int, records: Path) -> dict[str, int]:
+    """See that the budget was met exactly, and that each trial is what its parameters are worth; give some counts."""
+    counts = counted(url, study, budget)
     for trial in optuna.load_study(study_name=study, storage=storage(url)).trials:
         if trial.state in module.FINISHED:
             assert trial.state == (TrialState.PRUNED if is_pruned(trial.params) else TrialState.COMPLETE)

@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple, Protocol, override
 from stages.common import log
 from stages.common.errors import ConfigError, NotNow, UsageError
 
-PAUSES: tuple[float, ...] = (0.5, 1, 2, 4, 8, 16)  # seconds between the tries of one request
+PAUSES: tuple[float, ...] = (0.5, 1, 2, 4, *(5,) * 10)  # seconds between the tries of one request: a minute
 BLOCK = 1 << 18  # bytes moved at once
 DAY = 86_400  # seconds after which a temporary file belongs to nobody
 MARKER, MARKED = "store.json", b'{"format": 1}\n'

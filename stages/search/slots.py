@@ -19,9 +19,10 @@ in a row the slot draws other parameters: that is how a budget is topped up for 
 
 import contextlib
 import functools
+import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,9 +34,12 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 
 from stages.common import log
+from stages.common.errors import NotNow
+from stages.search.patience import patiently
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 LEASE = 15.0  # seconds; renewed three times as often
+MANY = 1000  # rows made at once
 FAILURES = 3  # of a slot with the same parameters
 ENDED = 1.0  # a lease that ran out; 0 is one that was let go
 TABLE = """
@@ -68,6 +72,14 @@ class Claim:
     rung: int = field(default=0, compare=False)  # of the memory ladder
 
 
+@dataclass
+class Hold:
+    """How a slot is kept."""
+
+    lost: threading.Event = field(default_factory=threading.Event)  # another worker took it over
+    renewals: int = 0  # since the work's last sign of life
+
+
 class Slots:
     """The slots of one study."""
 
@@ -94,18 +106,15 @@ class Slots:
 
     def grow(self, budget: int) -> None:
         """Make the rows of a budget; those that are there stay as they are."""
-        with self._storage.engine.begin() as connection:
-            there = connection.execute(text("SELECT count(*) FROM surefoot_slots WHERE study = :study"), self._study).scalar_one()
-            rows = [{**self._study, "slot": slot} for slot in range(there, budget)]
-            if rows:
-                connection.execute(text("INSERT INTO surefoot_slots (study, slot) VALUES (:study, :slot) ON CONFLICT DO NOTHING"), rows)
+        there = self._one_row("SELECT count(*) AS rows FROM surefoot_slots WHERE study = :study").rows
+        for first in range(there, budget, MANY):
+            rows = ", ".join(f"(:study, {slot})" for slot in range(first, min(first + MANY, budget)))
+            self._run(f"INSERT INTO surefoot_slots (study, slot) VALUES {rows} ON CONFLICT DO NOTHING")  # noqa: S608 - numbers
 
     def held(self, budget: int) -> int:
         """Count the slots of a budget that somebody works at."""
-        asked = f"SELECT count(*) FROM surefoot_slots WHERE study = :study AND slot < :budget AND NOT closed AND {self._is_held}"  # noqa: S608
-        with self._storage.engine.begin() as connection:
-            count: int = connection.execute(text(asked), {**self._study, "budget": budget, "lease": self.lease}).scalar_one()
-        return count
+        asked = f"SELECT count(*) AS held FROM surefoot_slots WHERE study = :study AND slot < :budget AND NOT closed AND {self._is_held}"  # noqa: S608
+        return int(self._one_row(asked, budget=budget).held)
 
     # --- one attempt ------------------------------------------------------------------------------
 
@@ -194,23 +203,30 @@ class Slots:
         self._close(claim.slot)
 
     @contextlib.contextmanager
-    def kept(self, claim: Claim) -> Iterator[threading.Event]:
-        """Renew the lease until the end, beside whatever is done; the event says that the slot was lost. At the end it is let go."""
-        ended, lost = threading.Event(), threading.Event()
+    def kept(self, claim: Claim, hangs_after: float = math.inf) -> Iterator[Hold]:
+        """Renew the lease until the end, beside whatever is done. At the end it is let go.
+
+        A process whose work shows no sign of life for ``hangs_after`` seconds is ended, as if its server had gone: to be tried again.
+        """
+        ended, hold = threading.Event(), Hold()
 
         def renew() -> None:
-            while not ended.wait(self.lease / 3) and not lost.is_set():
+            while not ended.wait(self.lease / 3) and not hold.lost.is_set():
+                hold.renewals += 1  # counted, since a process that was put to sleep does not hang
+                if hold.renewals * self.lease / 3 > hangs_after:
+                    log.error("slot.hangs", slot=claim.slot, attempt=claim.attempt, seconds=hangs_after, exit=NotNow.code)
+                    os._exit(NotNow.code)
                 try:
                     self.renew(claim)
                 except Lost:
-                    lost.set()
+                    hold.lost.set()
                 except sqlalchemy.exc.SQLAlchemyError as error:  # the database comes back, or the lease runs out
                     log.warning("lease.not_renewed", slot=claim.slot, error=type(error).__name__)
 
         thread = threading.Thread(target=renew, name="lease", daemon=True)
         thread.start()
         try:
-            yield lost
+            yield hold
         finally:
             ended.set()
             thread.join(self.lease)  # a server that is gone answers nobody
@@ -221,11 +237,11 @@ class Slots:
         """Let the next worker have the slot at once; the attempt's trial is failed when it is taken over."""
         self._let_go(claim)
 
-    def _let_go(self, claim: Claim, until: float = 0, *, failed: int = 0, down: int = 0) -> Any:
+    def _let_go(self, claim: Claim, until: float = 0, *, failed: int = 0) -> Any:
         return self._one_row(
-            """UPDATE surefoot_slots SET failures = failures + :failed, rung = rung + :down, lease_until = :until
+            """UPDATE surefoot_slots SET failures = failures + :failed, lease_until = :until
             WHERE study = :study AND slot = :slot AND attempt = :attempt AND NOT closed RETURNING failures""",
-            **{**vars(claim), "until": until, "failed": failed, "down": down},
+            **{**vars(claim), "until": until, "failed": failed},
         )
 
     def fail(self, claim: Claim, trial: optuna.Trial) -> bool:
@@ -237,7 +253,11 @@ class Slots:
     def go_down(self, claim: Claim, trial: optuna.Trial) -> None:
         """Give up an attempt that ran out of memory: the next one needs less of it."""
         self._fail(trial)
-        self._let_go(claim, down=1)
+        self._one_row(
+            """UPDATE surefoot_slots SET rung = :rung + 1, lease_until = 0
+            WHERE study = :study AND slot = :slot AND attempt = :attempt AND NOT closed RETURNING slot""",
+            **vars(claim),
+        )
 
     def came_further(self, claim: Claim) -> None:
         """Forget the slot's failures: this attempt came further than the last one."""
@@ -251,9 +271,8 @@ class Slots:
     def reconcile(self) -> None:
         """Close what is finished and fail what runs without a worker, whatever died in between."""
         trials = self.study.get_trials(deepcopy=False)
-        with self._storage.engine.begin() as connection:
-            asked = f"SELECT slot, attempt, owner, closed, {self._is_held} AS held FROM surefoot_slots WHERE study = :study"  # noqa: S608
-            rows = {row.slot: row for row in connection.execute(text(asked), {**self._study, "lease": self.lease})}
+        asked = f"SELECT slot, attempt, owner, closed, {self._is_held} AS held FROM surefoot_slots WHERE study = :study"  # noqa: S608
+        rows = {row.slot: row for row in self._run(asked)}
         for held in rows.values():
             if held.held and not held.closed and is_dead(held.owner):
                 self._let_go(Claim(held.slot, held.attempt), ENDED)
@@ -295,9 +314,18 @@ class Slots:
         return {"study": self.study.study_name}
 
     def _one_row(self, statement: str, **values: Any) -> Any:
-        """Run one statement in a transaction of its own; give the row that it changed, None where there was none."""
-        with self._storage.engine.begin() as connection:
-            return connection.execute(text(statement), {**self._study, "lease": self.lease, **values}).first()
+        """Run one statement; give the row that it changed or found, None where there was none."""
+        return next(iter(self._run(statement, **values)), None)
+
+    def _run(self, statement: str, **values: Any) -> Sequence[Any]:
+        """Run one statement in a transaction of its own; give its rows."""
+
+        def run() -> Sequence[Any]:
+            with self._storage.engine.begin() as connection:
+                result = connection.execute(text(statement), {**self._study, "lease": self.lease, **values})
+                return result.all() if result.returns_rows else []
+
+        return patiently(self._storage.engine, run)
 
 
 @functools.cache

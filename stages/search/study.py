@@ -20,6 +20,7 @@ from stages.common.errors import ConfigError, NotNow
 from stages.common.step import Run
 from stages.families import space
 from stages.features.features import Features
+from stages.search import patience
 from stages.search.config import Config
 from stages.search.slots import FINISHED, Claim, Lost, Slots, immediate
 
@@ -61,7 +62,7 @@ def storage(run: Run, *, create: bool = False) -> optuna.storages.RDBStorage:
     else:
         arguments = {"pool_size": 2, "max_overflow": 1, "pool_pre_ping": True, "connect_args": database.PATIENCE}
     engine = url.replace("postgresql://", "postgresql+psycopg2://", 1)  # SQLAlchemy 2.1 takes the bare word for psycopg 3
-    made = optuna.storages.RDBStorage(engine, engine_kwargs=arguments, skip_table_creation=not create)
+    made = patience.Storage(engine, engine_kwargs=arguments, skip_table_creation=not create)
     if url.startswith("sqlite"):
         if create:
             with made.engine.connect() as connection:

@@ -1,7 +1,6 @@
 """Work through the open slots of a family's study, beside other workers. An effect: what is finished is in study and store."""
 
 import itertools
-import threading
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     import optuna
 
     from stages.features.features import Table
-    from stages.search.slots import Claim, Slots
+    from stages.search.slots import Claim, Hold, Slots
 
 BAD = 3  # slots in a row that could not be fitted: no bad luck any more
 PAUSE = 1.0  # seconds between two looks for a slot, while other workers are at all that are left
@@ -78,12 +77,12 @@ def _attempt(search: _Search, claim: "Claim") -> None:
     # Before it drew other parameters, a slot may have been finished, and its worker killed before it could tell.
     record, known = (claim.draw and studies.known(search.config, search.run, slots, claim.slot)) or (None, None)
     try:
-        with slots.kept(claim) as lost:
+        with slots.kept(claim, search.config.border_minutes * 60) as hold:
             if begun := slots.begin(claim, search.space.keys(), known):
                 if record:
                     studies.tell(slots, claim, begun[0], record)
                 else:
-                    _try(search, claim, begun[0], _Reports(slots, claim, *begun, lost))
+                    _try(search, claim, begun[0], _Reports(slots, claim, *begun, hold))
     except (Lost, UpdateFinishedTrialError):
         log.warning("slot.lost", slot=claim.slot, attempt=claim.attempt, so="another worker goes on with it")
 
@@ -136,14 +135,14 @@ def _rungs(search: _Search) -> int:
 class _Reports:
     """What a trial's fit reports at its borders: to the study, which may prune it."""
 
-    def __init__(self, slots: "Slots", claim: "Claim", trial: "optuna.Trial", earlier: dict[int, float], lost: threading.Event) -> None:
+    def __init__(self, slots: "Slots", claim: "Claim", trial: "optuna.Trial", earlier: dict[int, float], hold: "Hold") -> None:
         self.values = dict(earlier)
         self._judged = max(earlier, default=0)  # an earlier attempt went on from the borders before
         self._has_failed = claim.failures > 0
         self._slots = slots
         self._claim = claim
         self._trial = trial
-        self._lost = lost
+        self._hold = hold
 
     def __call__(self, rounds: int, value: float | None) -> None:
         """Report a border.
@@ -158,8 +157,9 @@ class _Reports:
         from stages.search.slots import Lost
 
         assert value is not None, "trials are scored on valid"
-        if self._lost.is_set():
+        if self._hold.lost.is_set():
             raise Lost
+        self._hold.renewals = 0
         if rounds not in self.values:
             self.values[rounds] = value
             self._trial.report(value, rounds)

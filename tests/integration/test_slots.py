@@ -107,11 +107,11 @@ def test_a_lease_is_renewed_for_as_long_as_it_is_kept(url: str, study: str) -> N
     slots.grow(1)
     claim = slots.claim(1)
     assert claim
-    with slots.kept(claim) as lost:
+    with slots.kept(claim) as hold:
         for _ in range(8):
             time.sleep(0.5)
             assert other.claim(1) is None
-        assert not lost.is_set()
+        assert not hold.lost.is_set()
 
     assert other.claim(1) == Claim(0, 2), "let go at the end"
 
@@ -123,8 +123,8 @@ def test_who_keeps_a_lost_slot_is_told(url: str, study: str) -> None:
     assert claim
     slots.release(claim)
     assert other.claim(1)
-    with slots.kept(claim) as lost:
-        assert lost.wait(timeout=10)
+    with slots.kept(claim) as hold:
+        assert hold.lost.wait(timeout=10)
 
     with pytest.raises(Lost):
         other.renew(claim)

@@ -26,6 +26,7 @@ from stages.common import artifact, log, s3
 from stages.common import store as store_module
 from stages.common.errors import ConfigError, NotNow, UsageError
 from stages.common.store import BLOCK, MARKER, Store, Unreadable, open_store, retry
+from tests import servers
 
 LARGE = os.urandom(3 * BLOCK + 17)
 
@@ -251,7 +252,7 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
         open_store(address)
 
 
-def test_retry_doubles_its_pauses_then_says_what_where_and_for_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_lengthens_its_pauses_then_says_what_where_and_for_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     lines: list[dict[str, Any]] = []
     monkeypatch.setattr(time, "sleep", slept.append)
@@ -260,10 +261,10 @@ def test_retry_doubles_its_pauses_then_says_what_where_and_for_how_long(monkeypa
     def action() -> None:
         raise NotNow("127.0.0.1: closed.")
 
-    with pytest.raises(NotNow, match=r"^read s3://b/k: gave up after 7 tries in 0 s: 127\.0\.0\.1: closed\.$"):
+    with pytest.raises(NotNow, match=r"^read s3://b/k: gave up after 15 tries in 0 s: 127\.0\.0\.1: closed\.$"):
         retry("read s3://b/k", action)
-    assert slept == [0.5, 1, 2, 4, 8, 16]
-    assert [line["tries"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert slept == [0.5, 1, 2, 4, *[5] * 10]
+    assert [line["tries"] for line in lines] == [*range(1, 15)]
     assert lines[0] == {"event": "retry", "what": "read s3://b/k", "tries": 1, "pause": 0.5, "error": "127.0.0.1: closed."}
 
 
@@ -539,11 +540,12 @@ def test_an_endpoint_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, en
 
 
 def test_a_server_that_stalls_is_asked_again_until_it_goes_on(
-    s3_address: str, minio_process: tuple[subprocess.Popen[bytes], str], impatient: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    s3_address: str, minio_server: servers.MinioServer, impatient: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(s3_address)
     monkeypatch.setattr(store_module, "PAUSES", (0.2,) * 20)
-    process = minio_process[0]
+    process = minio_server.process
+    assert process
     process.send_signal(signal.SIGSTOP)
     while any(stat.read_text().rpartition(")")[2].split()[0] != "T" for stat in Path(f"/proc/{process.pid}/task").glob("*/stat")):
         time.sleep(0.001)  # a thread of it that still ran could answer

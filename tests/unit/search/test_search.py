@@ -166,6 +166,28 @@ def test_two_runs_at_once_do_the_work_once(folder: Path, store: Store) -> None:
     assert {trial.state for trial in trials(store)} <= {TrialState.COMPLETE, TrialState.PRUNED}
 
 
+HANGS = """
+import time
+from stages import families
+from stages.common import step
+from stages.search import slots
+
+slots.Slots.__init__.__defaults__ = (0.3,)
+families.fit = lambda *_, **__: time.sleep(600)
+step.main("search-work", {words})
+"""
+
+
+def test_a_worker_that_hangs_is_ended_and_its_slot_goes_on(folder: Path, store: Store) -> None:
+    words = ["--config", str(folder / "small.yaml"), "--store", store.address, "--item", json.dumps(ITEM)]
+    ended = programs.python("-c", HANGS.format(words=[*words, "--set", "search.border_minutes=0.02"]))
+
+    assert ended.code == NotNow.code, ended.err
+    assert [line["slot"] for line in ended.named("slot.hangs")] == [0]
+    assert do(folder, store, "search-work")["finished"] == 2
+    assert [(trial.user_attrs["slot"], trial.state) for trial in trials(store)][:2] == [(0, TrialState.FAIL), (0, TrialState.COMPLETE)]
+
+
 def test_a_database_that_goes_away_in_the_middle_is_told_as_such(
     folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch, fits: list[dict[str, Any]]
 ) -> None:

@@ -1,0 +1,31 @@
+"""Whole searches under faults: the short form of the scoreboard's."""
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests import searches as drill
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("database", "workers"), [("sqlite", 1), ("sqlite", 4), ("postgres", 4)])
+def test_no_finished_trial_is_lost(database: str, workers: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Workers are killed, told to stop and put to sleep amid fits, while the budget is raised twice."""
+    given = str(request.getfixturevalue("postgres")) if database == "postgres" else ""
+    address = drill.lay_out(tmp_path).store.address
+    crew = drill.Crew(tmp_path, address, given, random.Random(7), drill.Journal(tmp_path / "journal"), workers)
+    for budget in (3, 5, 7):
+        sets = (f"search.n_trials={budget}",)
+        if budget == 3:
+            crew.do("search-create", sets)
+        crew.search(sets, 4, 0.3)
+        drill.check(crew, sets, budget)
+    assert {"best.json", "trials.json"} == drill.collected(crew, sets).keys()
+
+    fitted, redone = crew.journal.redone()
+    assert fitted > 7 * 10
+    assert redone <= drill.allowed(crew)
+    assert crew.journal.lost() == 0
+    assert Counter(crew.codes)[0] >= 3  # a worker ended well each time

@@ -1,0 +1,147 @@
+"""MinIO and Postgres, as programs of this machine: begun, stopped, killed, and begun again at the same address."""
+
+import os
+import pwd
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import urllib3
+from minio import Minio
+
+from stages.common import database
+from stages.common.errors import NotNow
+
+USER, PASSWORD = "surefoot", "surefoot-tests"
+PATIENCE = 60.0  # seconds until a server answers
+
+
+class Missing(Exception):
+    """There is no such program here."""
+
+
+class Server:
+    """A program that serves one port of the loopback device."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = int(free.getsockname()[1])
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(signal.SIGINT)  # Postgres waits on SIGTERM until its last client has left
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = self._begin(log)
+        until = time.monotonic() + PATIENCE
+        while not self.answers():
+            assert time.monotonic() < until, (self.folder / "log").read_text()[-2000:]
+            time.sleep(0.1)
+
+    def stop(self, number: signal.Signals) -> None:
+        """Stop it, as that signal does."""
+        assert self.process
+        self.process.send_signal(number)
+        self.process.wait()
+
+    def _begin(self, log: Any) -> subprocess.Popen[bytes]:
+        raise NotImplementedError
+
+    def answers(self) -> bool:
+        """Tell whether it does."""
+        raise NotImplementedError
+
+
+class MinioServer(Server):
+    """A MinIO with a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.program = program("minio")
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.environment = {"AWS_ENDPOINT_URL": self.endpoint, "AWS_ACCESS_KEY_ID": USER, "AWS_SECRET_ACCESS_KEY": PASSWORD}
+
+    def bucket(self) -> str:
+        """Make a bucket; give its name."""
+        name = f"test-{secrets.token_hex(8)}"
+        Minio(self.endpoint.removeprefix("http://"), USER, PASSWORD, secure=False).make_bucket(name)
+        return name
+
+    def _begin(self, log: Any) -> subprocess.Popen[bytes]:
+        root = {"MINIO_ROOT_USER": USER, "MINIO_ROOT_PASSWORD": PASSWORD, "MINIO_BROWSER": "off", "HOME": str(self.folder)}
+        command = [self.program, "server", str(self.folder / "data"), "--address", f"127.0.0.1:{self.port}"]
+        return subprocess.Popen(command, env={**os.environ, **root}, stdout=log, stderr=subprocess.STDOUT)
+
+    def answers(self) -> bool:
+        """Tell whether it does."""
+        try:
+            return urllib3.request("GET", f"{self.endpoint}/minio/health/ready", timeout=5, retries=False).status == 200
+        except urllib3.exceptions.HTTPError:
+            return False
+
+
+class PostgresServer(Server):
+    """A Postgres with an empty database; root runs it as nobody, since it refuses root."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        initdb, self.program = program("initdb"), program("postgres")
+        self.address = f"postgresql://surefoot@127.0.0.1:{self.port}/postgres"
+        self.words: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
+        if os.getuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            self.words |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+            for parent in folder.parents:
+                if parent.stat().st_mode & 0o777 == 0o700:
+                    parent.chmod(0o755)
+        command = [initdb, "--pgdata", str(folder / "data"), "--username", "surefoot", "--auth", "trust", "--no-sync"]
+        subprocess.run(command, check=True, **self.words)
+
+    def _begin(self, _log: Any) -> subprocess.Popen[bytes]:
+        command = [self.program, "-D", str(self.folder / "data"), "-p", str(self.port), "-k", str(self.folder), "-h", "127.0.0.1", "-F"]
+        return subprocess.Popen(command, **self.words)
+
+    def answers(self) -> bool:
+        """Tell whether it does."""
+        try:
+            database.check(self.address)
+        except NotNow:
+            return False
+        return True
+
+
+def program(name: str) -> str:
+    """Find a program in $CLUSTER_HOME/bin or PATH.
+
+    Raises:
+        Missing: there is none.
+
+    """
+    found = shutil.which(name, path=f"{os.environ.get('CLUSTER_HOME', '/opt/cluster')}/bin{os.pathsep}{os.environ.get('PATH', '')}")
+    if found is None:
+        raise Missing(f"no program {name} in $CLUSTER_HOME/bin or PATH")
+    return found
+
+
+def restart(server: Server, number: signal.Signals, rng: random.Random, seconds: float) -> tuple[float, float]:
+    """Stop a server by a signal, and start it again after a random time up to so many seconds; give when it went, and when it was back."""
+    gone = time.time()
+    server.stop(number)
+    time.sleep(rng.uniform(0, seconds))
+    server.start()
+    return gone, time.time()
