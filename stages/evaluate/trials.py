@@ -11,6 +11,7 @@ SHOWN = 200  # trials that are drawn
 POINTS = 25  # of a trial's curve
 FEWEST = 20  # complete trials, to tell of a setting how much it explains
 GROUPS = 4  # into which a number's values are cut for that
+ONCE_IN_100 = 2.326  # standard deviations of a normal variable
 FAR = 1.5  # quartile ranges below the lower quartile: what is worse is drawn at the edge (Tukey, 1977)
 WIDE = 10  # times the smallest value: a range that is drawn on a log scale
 
@@ -109,13 +110,13 @@ def _settings(trials: list[Trial], up: Axis) -> list[Html]:
     note = "The same values against each setting. A filled dot is complete; an empty one pruned, after fewer rounds; the framed one best."
     if is_told := len(complete) >= FEWEST:
         note += (
-            " In per cent: how much of the order of the complete trials this setting alone explains, beyond chance."
+            " In per cent: how much of the order of the complete trials this setting alone explains, where it is more than chance."
             " A hint, no proof: the search looks more often where it was good before."
         )
     drawn = []
     for name in sorted(names, key=lambda name: -shares[name] if is_told else 0):
         dots = [line._replace(name="", notes=()) for line in _dots(trials, {trial.slot: trial.params[name] for trial in trials})]
-        beside = up._replace(title=f"{shares[name]:.0%}" if is_told else "")
+        beside = up._replace(title=(f"explains {shares[name]:.0%}" if shares[name] else "no sign") if is_told else "")
         drawn.append(plot(name, dots, _across([trial.params[name] for trial in trials]), beside, SMALL))
     return [tag("p", note, class_="small"), side_by_side(*drawn, are_many=True)] if drawn else []
 
@@ -143,20 +144,23 @@ def _across(values: list[Any]) -> Axis:
 
 
 def explained(settings: list[Any], values: list[float]) -> float:
-    """Tell how much of the values' order one setting explains, beyond chance: epsilon squared (Kelley, 1935) of their ranks.
+    """Tell how much of the values' order one setting explains: epsilon squared of their ranks (Kelley, 1935).
 
-    The groups between which they may differ are the words, or a quarter each of the numbers.
+    The groups that may differ are the words, or a quarter each of the numbers. It is 0 where chance does as much once in a hundred times,
+    by Kruskal and Wallis' test (1952), the limit of which is approximated (Wilson and Hilferty, 1931).
     """
     ranks, count = _ranks(values), len(values)
     groups: dict[Any, list[float]] = {}
     for setting, place, rank in zip(settings, _ranks(settings), ranks, strict=True):
         groups.setdefault(setting if isinstance(setting, str) else int(GROUPS * place / count), []).append(rank)
-    total = count * statistics.pvariance(ranks)
-    if not total or len(groups) in {1, count}:
+    total, free = count * statistics.pvariance(ranks), len(groups) - 1
+    if not total or free in {0, count - 1}:
         return 0.0
     within = sum(len(group) * statistics.pvariance(group) for group in groups.values())
-    chance = within / (count - len(groups)) * (len(groups) - 1)
-    return max((total - within - chance) / total, 0.0)
+    limit = free * (1 - 2 / (9 * free) + ONCE_IN_100 * (2 / (9 * free)) ** 0.5) ** 3
+    if (count - 1) * (total - within) / total <= limit:
+        return 0.0
+    return (total - within - within / (count - len(groups)) * free) / total
 
 
 def _ranks(values: list[Any]) -> list[float]:

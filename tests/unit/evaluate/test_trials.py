@@ -120,7 +120,8 @@ def test_how_much_a_setting_explains() -> None:
     assert trials.explained(values, values) > 0.9
     assert trials.explained([-value for value in values], values) > 0.9
     assert trials.explained([abs(value - 0.5) for value in values], [-abs(value - 0.5) for value in values]) > 0.9
-    assert trials.explained(rng.random(200).tolist(), values) < 0.05
+    shares = [trials.explained(rng.random(30).tolist(), values[:30]) for _ in range(300)]
+    assert sum(share > 0 for share in shares) <= 8, "chance does it in one of a hundred cases"
     assert trials.explained(["a" if value > 0.5 else "b" for value in values], values) == pytest.approx(0.75, abs=0.02)
     assert trials.explained([1.0] * 200, values) == 0
     assert trials.explained(values, [0.5] * 200) == 0
