@@ -527,7 +527,7 @@ def _found(results: Results, label: str, some: list[trials.Trial]) -> dict[str, 
         "finished": len(some),
         "pruned": _pruned(some),
         "best": trials.best(some).slot,
-        "drawn": [trial._asdict() for trial in trials.shown(some)],
+        "drawn": [trial._replace(curve=trials.spread(trial.curve, trials.POINTS))._asdict() for trial in trials.shown(some)],
         "seconds_saved": results.measured(label).get("seconds_saved"),
     }
 
@@ -539,10 +539,10 @@ def _pruned(some: list[trials.Trial]) -> int:
 def _searched(results: Results, label: str, some: list[trials.Trial]) -> str:
     config, best, drawn = results.config["search"], trials.best(some), len(trials.shown(some))
     settings = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in best.params.items())
-    rounds = f"after {best.best_rounds:,} of the {best.rounds:,} rounds that were fitted"
+    rounds = f", after {best.best_rounds:,} of the {best.rounds:,} rounds that were fitted" if best.rounds > 1 else ""
     words = [
         f"{len(some):,} of {config.n_trials:,} slots are finished, {_pruned(some):,} of them pruned.",
-        f"Best {METRICS[config.metric]} on valid: {abs(best.value):.4f}, by slot {best.slot}, {rounds}, with {settings}.",
+        f"Best {METRICS[config.metric]} on valid: {abs(best.value):.4f}, by slot {best.slot}{rounds}, with {settings}.",
     ]
     saved = {how: seconds for how, seconds in results.measured(label).get("seconds_saved", {}).items() if seconds}
     if saved:

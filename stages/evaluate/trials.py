@@ -97,7 +97,7 @@ def _curves(trials: list[Trial], up: Axis) -> Html:
     winner, drawn = best(trials), shown(trials)
     lines = [Line("pruned", spread(trial.curve, POINTS), "lost") for trial in drawn if trial.is_pruned]
     lines += [Line("complete", spread(trial.curve, POINTS), "faint") for trial in drawn if not trial.is_pruned and trial is not winner]
-    lines.append(Line(f"the best, slot {winner.slot}", winner.curve, "main"))
+    lines.append(Line(f"the best, slot {winner.slot}", spread(winner.curve, SHOWN), "main"))
     lines.append(Line("", [(winner.best_rounds, winner.value)], "best", has_dots=True, has_line=False))
     rounds = numbers("rounds", 0, max(trial.rounds for trial in drawn), is_whole=True)
     return plot("How the trials learned", lines, rounds, up)
@@ -110,7 +110,7 @@ def _settings(trials: list[Trial], up: Axis) -> list[Html]:
     note = "The same values against each setting. A filled dot is complete; an empty one pruned, after fewer rounds; the framed one best."
     if is_told := len(complete) >= FEWEST:
         note += (
-            " In per cent: how much of the order of the complete trials this setting alone explains, where it is more than chance."
+            " In per cent: how much of the order of the complete trials this setting alone explains, where chance hardly does as much."
             " A hint, no proof: the search looks more often where it was good before."
         )
     drawn = []

@@ -84,6 +84,8 @@ def test_of_thousands_some_are_drawn_and_the_best_is_among_them() -> None:
     assert (drawn[0].slot, drawn[-1].slot) == (0, 2999)
     assert "slot 1234: 0.9000, best at 10 of 10 rounds" in page
     assert len(page) < 200_000
+    assert trials.spread(range(1001), 5) == [0, 250, 500, 750, 1000]
+    assert trials.spread([1, 2], 5) == [1, 2]
 
 
 def test_best_so_far_goes_up_in_steps() -> None:
