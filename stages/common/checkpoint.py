@@ -71,6 +71,7 @@ class Checkpoint:
         self.store = store
         self.name = name
         self.seconds = seconds
+        self.began = 0  # rounds that were there when the fit went on from here
         self._saves = 0
         self._saved_at = time.monotonic()
         self._last: Callable[[], bytes] | None = None

@@ -20,7 +20,8 @@ from stages.common.artifact import Artifact, Manifest
 from stages.common.contract import STEPS
 from stages.common.errors import MissingInput
 from stages.common.store import Store, open_store
-from stages.evaluate.markup import STYLE, Html, Line, Number, bars, folded, plot, said, side_by_side, table, tag
+from stages.evaluate import trials
+from stages.evaluate.markup import STYLE, Html, Line, Number, bars, folded, plot, said, shares, side_by_side, table, tag
 
 METRICS = {
     "auc": "AUC",
@@ -152,6 +153,7 @@ def _numbers(results: Results, status: str) -> bytes:
         "evaluation": results.json("evaluate", "evaluation.json"),
         "data": results.json("prepare", "data.json"),
         "columns": {"used": len(features["columns"]), "left_out": features["dropped"], "label": features["label"]} if features else None,
+        "search": {label: _found(results, label, some) for label, some in _trials(results).items() if some},
         "steps": steps,
         "models": {label: results.json(label, "model.json") for label in results.manifests if label.startswith("train/")},
         "config": {name: section.model_dump(mode="json") for name, section in results.config.sections.items()},
@@ -174,7 +176,7 @@ def _page(results: Results, status: str) -> str:
     name = results.config.name
     ended = f" · run ended: {status}" if status else ""
     judged = (_champion, _scores, _curves, _threshold, _calibration, _slices, _trust, _suspicious, _importance, _highest)
-    parts = (_verdict, _checks, *judged, _data, _steps, _settings, _lineage)
+    parts = (_verdict, _checks, *judged, _search, _data, _steps, _settings, _lineage)
     main = tag("main", tag("p", f"Surefoot · {name} · {results.run or 'no run'}{ended}", class_="small"), [part(results) for part in parts])
     meta = Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">')
     head = tag("head", meta, tag("title", f"{name}: {_headline(results)[0]}"), tag("style", Html(STYLE)))
@@ -335,8 +337,8 @@ def _curves(results: Results) -> list[Html]:
         [
             tag("p", note, class_="small"),
             side_by_side(
-                plot("ROC curve", [*lines("roc"), guess], "false alarms, of the negatives", "recall"),
-                plot("Precision-recall curve", lines("precision_recall"), "recall", "precision"),
+                plot("ROC curve", [*lines("roc"), guess], shares("false alarms, of the negatives"), shares("recall")),
+                plot("Precision-recall curve", lines("precision_recall"), shares("recall"), shares("precision")),
             ),
         ],
     )
@@ -394,9 +396,8 @@ def _calibration(results: Results) -> list[Html]:
     rows = [[name, part["calibration_error"], part["log_loss"]] for name, part in shown.items()]
     made.append(table(["test", "calibration error", "log loss"], rows))
     perfect = Line("perfect", [[0, 0], [most, most]], "guide")
-    made.append(
-        plot("Reliability", [*lines, perfect], "mean probability (near 0 stretched)", "share of positives", most=most, is_stretched=True)
-    )
+    across, up = (shares(title, most, is_stretched=True) for title in ("mean probability (near 0 stretched)", "share of positives"))
+    made.append(plot("Reliability", [*lines, perfect], across, up))
     return _section("Can a probability be taken at its word?", made)
 
 
@@ -497,6 +498,65 @@ def _highest(results: Results) -> list[Html]:
     words = f"The columns that moved each most, {ARROWS['up']} up or {ARROWS['down']} down. No values are shown."
     head = ["row", "first", "second", "third"]
     return _section("The highest-scored test rows", [tag("p", words, class_="small"), table(head, rows)])
+
+
+def _search(results: Results) -> list[Html]:
+    metric, found = METRICS[results.config["search"].metric], _trials(results)
+    best = {label: trials.best(some) for label, some in found.items() if some}
+    made: list[Html] = []
+    if len(best) > 1:
+        rows = [[label.split("/")[1], len(found[label]), _pruned(found[label]), abs(one.value)] for label, one in best.items()]
+        made.append(table(["family", "finished", "of them pruned", f"best {metric} on valid"], rows))
+    for label, some in found.items():
+        made.append(tag("h3", label.split("/")[1]))
+        if some:
+            made += [tag("p", _searched(results, label, some)), *trials.pictures(some, metric)]
+        else:
+            made.append(_absent(label))
+    return _section("The search", made)
+
+
+def _trials(results: Results) -> dict[str, list[trials.Trial]]:
+    """Give each family's finished trials; none where its search is not collected."""
+    labels = [label for label in results.manifests if label.startswith("search-collect/")]
+    return {label: trials.read(results.json(label, "trials.json") or []) for label in labels}
+
+
+def _found(results: Results, label: str, some: list[trials.Trial]) -> dict[str, Any]:
+    return {
+        "finished": len(some),
+        "pruned": _pruned(some),
+        "best": trials.best(some).slot,
+        "drawn": [trial._replace(curve=trials.spread(trial.curve, trials.POINTS))._asdict() for trial in trials.shown(some)],
+        "seconds_saved": results.measured(label).get("seconds_saved"),
+    }
+
+
+def _pruned(some: list[trials.Trial]) -> int:
+    return sum(trial.is_pruned for trial in some)
+
+
+def _searched(results: Results, label: str, some: list[trials.Trial]) -> str:
+    config, best, drawn = results.config["search"], trials.best(some), len(trials.shown(some))
+    settings = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in best.params.items())
+    rounds = f", after {best.best_rounds:,} of the {best.rounds:,} rounds that were fitted" if best.rounds > 1 else ""
+    words = [
+        f"{len(some):,} of {config.n_trials:,} slots are finished, {_pruned(some):,} of them pruned.",
+        f"Best {METRICS[config.metric]} on valid: {abs(best.value):.4f}, by slot {best.slot}{rounds}, with {settings}.",
+    ]
+    saved = {how: seconds for how, seconds in results.measured(label).get("seconds_saved", {}).items() if seconds}
+    if saved:
+        told = " and ".join(f"{_span(seconds)} by {how}" for how, seconds in saved.items())
+        words.append(f"Saved, by an estimate at the complete trials' pace: {told}.")
+    if drawn < len(some):
+        words.append(f"{drawn:,} of them are drawn.")
+    return " ".join(words)
+
+
+def _span(seconds: float) -> str:
+    """Say how long something takes, in the largest unit of which it is two or more."""
+    size, unit = next((one for one in ((3600, "hours"), (60, "minutes")) if seconds >= 2 * one[0]), (1, "seconds"))
+    return f"{seconds / size:.1f} {unit}"
 
 
 def _data(results: Results) -> list[Html]:

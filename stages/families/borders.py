@@ -42,12 +42,11 @@ class Borders:
 
     def load(self) -> bytes | None:
         """Go on from the last saved border: give what the family left there; None where there is nothing."""
-        saved = self._checkpoint.load() if self._checkpoint else None
-        if saved is None:
+        if self._checkpoint is None or (saved := self._checkpoint.load()) is None:
             return None
         head, _, model = saved.partition(b"\n")
         self._scores, self.best_rounds, self._best = json.loads(head)
-        self.rounds = self._scores[-1][0]
+        self.rounds = self._checkpoint.began = self._scores[-1][0]
         for rounds, score in self._scores if self._report else []:
             self._report(rounds, score)  # type: ignore[misc]
         return model

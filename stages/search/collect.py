@@ -42,6 +42,7 @@ def collect(config: Config, run: Run) -> dict[str, Any]:
     result = {"family": run.item["family"], "metric": config.metric, **{name: best[name] for name in ("slot", "params", "value")}}
     rung = trials[best["slot"]].user_attrs["rung"]
     result |= {"options": studies.options(config, run), "rung": rung}
+    run.measured["seconds_saved"] = studies.seconds_saved(trial for slot, trial in trials.items() if slot < config.n_trials)
     run.degraded += families.fallback(rung)
     (run.out / "trials.json").write_bytes(contract.dump(told))
     (run.out / "best.json").write_bytes(contract.dump(result))

@@ -13,6 +13,7 @@ from stages.common.step import Run
 from stages.search import study as studies
 
 LAST = 10  # trials whose gain is told
+MINUTE = 60.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Standing:
     best: float | None
     gain: float | None  # of the last trials over those before
     seconds_left: float | None  # as the trials so far took, with as many workers as now
+    seconds_saved: dict[str, float]  # by pruning, by resume: an estimate
 
     def __str__(self) -> str:
         told = [f"{self.finished} of {self.budget} trials", f"{self.pruned} pruned", f"{self.failed} failed attempts"]
@@ -39,7 +41,8 @@ class Standing:
         if self.gain is not None:
             told.append(f"+{self.gain:.4f} in the last {LAST}")
         if self.seconds_left is not None:
-            told.append(f"{self.seconds_left / 60:.0f} minutes left")
+            told.append(f"{self.seconds_left / MINUTE:.0f} minutes left")
+        told += [f"{seconds / MINUTE:.0f} minutes saved by {how}" for how, seconds in self.seconds_saved.items() if seconds >= MINUTE / 2]
         return ", ".join(told)
 
 
@@ -84,6 +87,7 @@ def _one(addresses: Addresses, item: Item) -> Standing | None:
         best=best,
         gain=None if best is None or before is None else best - before,
         seconds_left=None if is_over or not workers or per_trial is None else per_trial * (config.n_trials - len(mine)) / workers,
+        seconds_saved=studies.seconds_saved(in_order),
     )
 
 

@@ -15,6 +15,10 @@ from stages.common.store import Store, open_store
 
 XGBOOST = {"family": "xgboost"}
 PARAMS = {"max_depth": 3, "learning_rate": 0.3, "subsample": 0.8}
+TRIALS = [
+    {"slot": 0, "params": PARAMS, "state": "complete", "value": 0.5, "reports": {"10": 0.4, "20": 0.5, "30": 0.45}},
+    {"slot": 1, "params": {**PARAMS, "max_depth": 5}, "state": "pruned", "value": 0.3, "reports": {"10": 0.3}},
+]
 SETTINGS = """
 prepare: {source: file, path: table.csv, label: fraud, split: random, max_column_auc: 1}
 train: {rounds: 30, early_stopping_rounds: 10}
@@ -66,7 +70,7 @@ class Pipeline:
                     "options": {},
                     "rung": 0,
                 }
-                publish(addresses, one.name, XGBOOST, {"best.json": contract.dump(best)}, {})
+                publish(addresses, one.name, XGBOOST, {"best.json": contract.dump(best), "trials.json": contract.dump(TRIALS)}, {})
             elif not one.effect_of:
                 outputs[one.name] = self.work(one.name, addresses)
             if one.name == name:

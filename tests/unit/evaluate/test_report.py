@@ -14,7 +14,7 @@ import pytest
 
 from stages.common import artifact, registry
 from stages.evaluate import markup, report
-from stages.evaluate.markup import Line, bars, plot, tag
+from stages.evaluate.markup import Line, bars, plot, shares, tag
 from tests.unit.pipelines import Pipeline, honest_table, new_pipeline
 
 RUN = "20240101T000000Z-test"
@@ -75,6 +75,8 @@ def test_an_accepted_run(accepted: Pipeline) -> None:
         "How far to trust the score",
         "A random split Not measured: the split does not follow time.",
         "Entities of test that train knows Not measured: no entity is named.",
+        "2 of 200 slots are finished, 1 of them pruned. Best average precision on valid: 0.5000, by slot 0, after 20 of the 30 rounds",
+        "rounds that were fitted, with learning_rate 0.3, max_depth 3, subsample 0.8.",
     ):
         assert word in page.text
     assert "all 900" in page.text
@@ -209,6 +211,8 @@ def test_all_numbers_stand_beside_the_page(accepted: Pipeline) -> None:
     assert told["data"]["rows"] == 900
     assert {one["name"]: one["measured"] for one in told["checks"]}["memory_mb"] == 200
     assert told["steps"]["train/xgboost"]["seconds"] > 0
+    searched = told["search"]["search-collect/xgboost"]
+    assert (searched["finished"], searched["pruned"], searched["best"], len(searched["drawn"])) == (2, 1, 0, 2)
     assert told["models"]["train/xgboost"]["params"]["learning_rate"] == 0.3
     assert data == report.numbers(accepted.addresses(), "Succeeded")
 
@@ -230,7 +234,7 @@ def test_the_judging_is_said_in_words(tmp_path: Path) -> None:
     assert "amount \N{UPWARDS ARROW}" in page.text
     for picture in ("ROC curve", "Precision-recall curve", "Reliability"):
         assert picture in page.text
-    assert page.elements.count("polyline") == 3 + 2 + 3
+    assert page.elements.count("polyline") == 3 + 2 + 3 + (1 + 2), "and the search's"
 
 
 CHAMPION: dict[str, Any] = {"answer": "better", "version": "abc", "metric": "auc", "min_gain": 0.005, "rows": 1600, "positives": 40} | {
@@ -264,11 +268,13 @@ def test_what_was_not_calibrated_says_so(tmp_path: Path) -> None:
 
 def test_a_picture_stays_in_its_frame() -> None:
     line = Line("one", [[0, 0], [0.04, 0.16], [0.16, 0.16]], "main", has_dots=True)
-    drawn = plot("Title", [line], "across", "up", most=0.16, is_stretched=True)
+    axis = shares("share", 0.16, is_stretched=True)
+    drawn = plot("Title", [line], axis, axis)
     points = [tuple(map(float, one.split(","))) for one in re.findall(r'polyline points="([^"]+)"', drawn)[0].split()]
 
-    assert points[0] == (markup.LEFT, markup.HEIGHT - markup.BOTTOM)
-    assert points[2] == (markup.WIDTH - markup.RIGHT, markup.TOP)
+    frame = markup.LARGE
+    assert points[0] == (frame.left, frame.height - frame.bottom)
+    assert points[2] == (frame.width - frame.right, frame.top)
     assert points[1][0] == pytest.approx((points[0][0] + points[2][0]) / 2), "a quarter is half of the way"
     assert drawn.count("<circle") == 3
 

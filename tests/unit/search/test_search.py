@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from optuna.trial import TrialState
 
 from stages import families
 from stages.common import artifact, checkpoint, contract
+from stages.common.checkpoint import Checkpoint
 from stages.common.errors import ConfigError, Interrupted, NotNow, OutOfMemory
 from stages.common.store import Store, open_store
+from stages.search import progress
+from stages.search import study as studies
 from stages.search.slots import Slots
 from tests import programs, small
 from tests.toy.pipeline import digests
@@ -413,3 +417,58 @@ def test_a_search_without_gain_ends(folder: Path, store: Store, monkeypatch: pyt
     assert do(folder, store, "search-work", *sets)["finished"] == 4
     assert do(folder, store, "search-collect", *sets) == {"state": "made", "best": 0.9, "finished": 4}
     assert do(folder, store, "search-work", "search.n_trials=5")["finished"] == 5, "more patience goes on"
+
+
+# --- what a search did not cost ---
+
+
+def ended(state: TrialState, rounds: int, seconds: float, began: int = 0) -> optuna.trial.FrozenTrial:
+    return optuna.trial.create_trial(
+        state=state, value=0.5, intermediate_values={10: 0.4, rounds: 0.5}, user_attrs={"seconds": seconds, "began": began}
+    )
+
+
+def test_the_seconds_saved_follow_from_the_rounds_not_fitted() -> None:
+    """Complete trials fit 100, 200 and 300 rounds, of which 50 were there, in 55 s: .1 s a round."""
+    complete = [ended(TrialState.COMPLETE, 100, 10), ended(TrialState.COMPLETE, 200, 20), ended(TrialState.COMPLETE, 300, 25, began=50)]
+    pruned = [ended(TrialState.PRUNED, 40, 9), ended(TrialState.PRUNED, 30, 0.1, began=20), ended(TrialState.PRUNED, 250, 1)]
+
+    assert studies.seconds_saved(complete) == {"pruning": 0, "resume": 5}
+    assert studies.seconds_saved([*complete, *pruned]) == {"pruning": 16 + 17, "resume": 5 + 2}
+    assert studies.seconds_saved(pruned) == {"pruning": 0, "resume": 0}, "there is no pace to tell it by"
+    assert studies.seconds_saved([ended(TrialState.COMPLETE, 100, 1, began=100)]) == {"pruning": 0, "resume": 0}
+    assert studies.seconds_saved([]) == {"pruning": 0, "resume": 0}
+
+
+def test_a_fit_that_goes_on_tells_where_it_began(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is killed as its third border is saved; collect's manifest and the status say what that spared, no blob does."""
+    sets = ("search.rounds=60", "search.early_stopping_rounds=60", "common.checkpoint_interval_minutes=0")
+    (folder / "store" / "study.db").unlink()
+    do(folder, store, "search-create", *sets)
+    real, saved = Checkpoint.save, list[bytes]()
+
+    def save(checkpoint: Checkpoint, data: bytes) -> None:
+        real(checkpoint, data)
+        saved.append(data)
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        do(folder, store, "search-work", *sets)
+    for name in ("search-work", "search-collect"):
+        do(folder, store, name, *sets)
+
+    began = [(trial.state, trial.user_attrs.get("began")) for trial in trials(store)]
+    assert began == [(TrialState.FAIL, None), (TrialState.COMPLETE, 30), (TrialState.COMPLETE, 0)]
+    planned = small.addresses(folder / "small.yaml", store, *sets)
+    manifest = planned.find("search-collect", ITEM)
+    assert manifest
+    told = manifest.document["measured"]["seconds_saved"]
+    assert (told["pruning"], told["resume"] > 0) == (0, True)
+    assert b"seconds" not in b"".join(store.read(f"blobs/{file['sha256']}") for file in manifest.files.values())
+    (standing,) = progress.stand(planned)
+    assert standing.seconds_saved == told
+    assert "saved" not in str(standing), "seconds are not worth a word"
+    minutes = replace(standing, seconds_saved={"pruning": 119.0, "resume": 29.0})
+    assert str(minutes).endswith(f"best average_precision {standing.best:.4f}, 2 minutes saved by pruning")
