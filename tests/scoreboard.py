@@ -31,8 +31,8 @@ from stages.common.checkpoint import Checkpoint
 from stages.common.store import open_store
 from stages.families.borders import Borders
 from stages.search.slots import Slots
+from tests import alone, servers
 from tests import searches as drills
-from tests import servers
 from tests import slots as drill
 from tests.unit.families.test_families import BOOSTED, PARAMS, table, written
 
@@ -180,6 +180,23 @@ def searches(faults: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
+def beside(kind: str, faults: int, seed: int) -> list[dict[str, Any]]:
+    """Kill the workers of a plain script, or of Optuna by itself, amid the same fits."""
+    rng = random.Random(f"{seed}/{kind}")
+    sums: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as name:
+        address = drills.lay_out(Path(name)).store.address
+        while sums["killed"] < faults:
+            how = (alone.script, 1, 3) if kind == "a plain script" else (alone.work, 2, 4)
+            sums += alone.search(how[0], Path(name), address, rng, sums["searches"], how[1], how[2])
+            sums["searches"] += 1
+    verdict = f"{sums['again']} of {sums['fitted']} borders fitted again"
+    if kind != "a plain script":
+        verdict += f"; {sums['beyond']} trials beyond the budgets of {sums['searches']} searches, {sums['running']} left running or waiting"
+    fault = f"{kind}: its worker is killed amid fits, SQLite"
+    return [{"fault": fault, "how": "SIGKILL at random", "runs": sums["killed"], "lost": sums["lost"], "verdict": verdict}]
+
+
 def restarts(what: str, number: signal.Signals, count: int, seed: int) -> list[dict[str, Any]]:
     """Restart the database, or the store, amid searches of two workers, none of whom may end for it."""
     rng = random.Random(f"{seed}/{what}")
@@ -254,6 +271,8 @@ PARTS: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     **{f"resume-{name}": functools.partial(resume, name) for name in BOOSTED},
     "slots": slots,
     "searches": searches,
+    "plain-script": functools.partial(beside, "a plain script"),
+    "optuna-alone": functools.partial(beside, "Optuna alone"),
     "postgres": functools.partial(restarts, "Postgres", signal.SIGQUIT),
     "minio": functools.partial(restarts, "MinIO", signal.SIGKILL),
 }
