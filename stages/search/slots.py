@@ -234,10 +234,16 @@ class Slots:
         row = self._let_go(claim, failed=1)
         return row is not None and row.failures >= FAILURES
 
-    def go_down(self, claim: Claim, trial: optuna.Trial) -> None:
+    def go_down(self, claim: Claim, trial: optuna.Trial, rungs: int = 1) -> None:
         """Give up an attempt that ran out of memory: the next one needs less of it."""
         self._fail(trial)
-        self._let_go(claim, down=1)
+        self._let_go(claim, down=rungs)
+
+    def all_go_down(self, rung: int) -> None:
+        """Let all open slots need as little memory as a rung does, or less."""
+        with self._storage.engine.begin() as connection:
+            lowered = "UPDATE surefoot_slots SET rung = :rung WHERE study = :study AND NOT closed AND rung < :rung"
+            connection.execute(text(lowered), {**self._study, "rung": rung})
 
     def came_further(self, claim: Claim) -> None:
         """Forget the slot's failures: this attempt came further than the last one."""

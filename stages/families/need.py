@@ -1,0 +1,138 @@
+"""What memory a fit needs, told before it begins.
+
+tests/bench/test_memory.py measured the constants; a GPU's follow from how the libraries lay out their tables there.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from stages.common import memory
+from stages.common.artifact import Artifact
+from stages.families import LADDER, device
+
+AT_ALL = 30e6  # bytes, whatever the table
+READ = 3.0  # bytes per byte of a table that is read: Arrow's, pandas', and what the allocator keeps
+NAME = 70  # bytes of an entity's name
+WIDTHS = {"float32": 4, "float64": 8, "category": 1}
+BINS = {"xgboost": 256, "lightgbm": 255, "catboost": 254, "logistic": 0}  # the libraries' own
+SAMPLED = 200_000  # rows that LightGBM finds bins by
+FEW = 50_000  # rows that logistic fits on, at most
+ADVICE = "Give the step more memory, or take fewer rows (prepare.sample_size), or accept a fallback (common.accept_degraded)."
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What memory depends on of a prepared table, known before it is read."""
+
+    rows: dict[str, int]  # of each split
+    positives: float  # share of train's rows
+    row_bytes: int  # of one row in memory
+    numbers: int  # columns
+    words: tuple[int, ...]  # how many categories each other column has
+
+    @classmethod
+    def of(cls, prepared: Artifact) -> "Sizes":
+        """Read what stands beside a prepared table."""
+        splits, features = prepared.read_json("data.json")["splits"], prepared.read_json("features.json")
+        columns, roles = features["columns"], features["roles"]
+        words = tuple(len(column["categories"]) for column in columns if column["dtype"] == "category")
+        beside = 9 + (8 if roles["time"] else 0) + (NAME if roles["entity"] or roles["keys"] else 0)
+        return cls(
+            rows={name: split["rows"] for name, split in splits.items()},
+            positives=splits["train"]["positives"] / max(splits["train"]["rows"], 1),
+            row_bytes=beside + sum(WIDTHS[column["dtype"]] for column in columns),
+            numbers=len(columns) - len(words),
+            words=words,
+        )
+
+    def cells(self, rows: int) -> int:
+        """Count the values of some rows."""
+        return rows * (self.numbers + len(self.words))
+
+    def bins(self, most: int) -> int:
+        """Count the bins of all columns, where numbers have as many as they may."""
+        return self.numbers * most + sum(min(most, words + 1) for words in self.words)
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Fits of one family on one table, as a step makes them."""
+
+    family: str
+    sizes: Sizes
+    balanced: bool
+    shipped: bool = False  # after the fit on train, another one on all rows
+    gpu: bool = False  # where the rung does not say otherwise
+    held: float = field(default_factory=memory.resident)  # bytes that this process holds before it reads the table
+
+    def need(self, params: dict[str, Any], rung: int) -> float:
+        """Bytes of main memory that the process comes to hold."""
+        rows = self.sizes.rows
+        judged = self._fit(rows["train"], rows["valid"], params, rung)
+        read = rows["train"] + rows["valid"]
+        if self.shipped:
+            read = sum(rows.values())
+            judged = max(judged, self.sizes.row_bytes * read + self._fit(read, 0, params, rung))
+        return self.held + AT_ALL + READ * self.sizes.row_bytes * read + judged
+
+    def need_of_gpu(self, params: dict[str, Any], rung: int) -> float:
+        """Bytes of a GPU's memory: the table in bins, its numbers as they are copied there, gradients, histograms."""
+        rows = sum(self.sizes.rows.values()) if self.shipped else self.sizes.rows["train"] + self.sizes.rows["valid"]
+        bits = math.ceil(math.log2(self.sizes.bins(self._bins(rung)) + 2))
+        return self.sizes.cells(rows) * (bits / 8 + 4) + 32 * rows + self._histograms(rows, params, self._bins(rung))
+
+    def is_on_gpu(self, rung: int) -> bool:
+        """Tell whether the fit takes a GPU's memory at a rung."""
+        return self.gpu and bool(LADDER[rung].get("gpu", True))
+
+    def _bins(self, rung: int) -> int:
+        return LADDER[rung]["bins"] or BINS[self.family]
+
+    def _fit(self, rows: int, valid: int, params: dict[str, Any], rung: int) -> float:
+        cells, scored = self.sizes.cells(rows), self.sizes.cells(valid)
+        if self.is_on_gpu(rung):
+            return 4.0 * (cells + scored)
+        histograms = self._histograms(rows, params, self._bins(rung))
+        if self.family == "xgboost":
+            return 5.0 * (cells + scored) + histograms
+        if self.family == "lightgbm":  # the table as floats and its sample go before the first round
+            binning = 4 * cells + 12 * self.sizes.cells(min(rows, SAMPLED))
+            return cells + max(binning, histograms + 4 * scored)
+        if self.family == "catboost":
+            return 14.0 * (cells + scored) + histograms
+        return max(75 * self.sizes.cells(min(rows, FEW)), 60.0 * scored)
+
+    def _histograms(self, rows: int, params: dict[str, Any], bins: int) -> float:
+        total = self.sizes.bins(bins)
+        if self.family == "xgboost":
+            weight = rows * (0.5 if self.balanced else self.sizes.positives)  # no node has less than min_child_weight of it
+            nodes = min(0.9 * 2.0 ** int(params.get("max_depth", 6)), weight / float(params.get("min_child_weight", 1)))
+            return 16 * total * nodes
+        if self.family == "lightgbm":
+            return 18.0 * total * int(params.get("num_leaves", 31))
+        if self.family == "catboost":
+            return 45.0 * total * 2.0 ** int(params.get("depth", 6))
+        return 0.0
+
+
+def least(space: dict[str, list[Any]]) -> dict[str, Any]:
+    """Give, of a search's space, the parameters that need least memory."""
+    ends = {"max_depth": 0, "num_leaves": 0, "depth": 0, "min_child_weight": 1}  # of their range
+    return {name: space[name][end] for name, end in ends.items() if name in space}
+
+
+def lacking(fits: Fits, params: dict[str, Any], rung: int) -> str:
+    """Say what there is not enough of for a fit at a rung; nothing where there is."""
+    needed, (most, by) = fits.need(params, rung), memory.allowed()
+    if needed > most:
+        return f"{fits.family} needs about {needed / 1e9:.2f} GB of memory, {most / 1e9:.2f} GB are allowed by {by}"
+    free = device.free() if fits.is_on_gpu(rung) else None
+    if free is not None and (needed := fits.need_of_gpu(params, rung)) > free:
+        return f"{fits.family} needs about {needed / 1e9:.2f} GB of the GPU's memory, {free / 1e9:.2f} GB are free"
+    return ""
+
+
+def first_rung(fits: Fits, params: dict[str, Any], rung: int, rungs: int) -> int | None:
+    """Give the first rung of the memory ladder, from one on, at which a fit has room; None where there is none."""
+    return next((one for one in range(rung, rungs) if not lacking(fits, params, one)), None)
