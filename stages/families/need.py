@@ -18,6 +18,7 @@ WIDTHS = {"float32": 4, "float64": 8, "category": 1}
 BINS = {"xgboost": 256, "lightgbm": 255, "catboost": 254, "logistic": 0}  # the libraries' own
 SAMPLED = 200_000  # rows that LightGBM finds bins by
 FEW = 50_000  # rows that logistic fits on, at most
+SMALLEST = {"max_depth": 0, "num_leaves": 0, "depth": 0, "min_child_weight": 1}  # the end of a range where trees are smallest
 ADVICE = "Give the step more memory, or take fewer rows (prepare.sample_size), or accept a fallback (common.accept_degraded)."
 
 
@@ -118,8 +119,12 @@ class Fits:
 
 def least(space: dict[str, list[Any]]) -> dict[str, Any]:
     """Give, of a search's space, the parameters that need least memory."""
-    ends = {"max_depth": 0, "num_leaves": 0, "depth": 0, "min_child_weight": 1}  # of their range
-    return {name: space[name][end] for name, end in ends.items() if name in space}
+    return {name: space[name][end] for name, end in SMALLEST.items() if name in space}
+
+
+def most(space: dict[str, list[Any]]) -> dict[str, Any]:
+    """Give, of a search's space, the parameters that need most memory."""
+    return {name: space[name][1 - end] for name, end in SMALLEST.items() if name in space}
 
 
 def lacking(fits: Fits, params: dict[str, Any], rung: int) -> str:
