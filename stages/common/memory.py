@@ -145,6 +145,8 @@ def watched(give_up: Callable[[], None], scratch: Path) -> Iterator[None]:
 def _hold_still() -> None:
     """Let all other threads of this process sleep for some seconds, wherever they are: memory fills faster than a database is written."""
     libc = ctypes.PyDLL(None)  # which keeps Python's lock: no other thread holds it then
+    if not hasattr(libc, "tgkill"):  # glibc has it
+        return
     libc.signal(signal.SIGUSR2, ctypes.cast(libc.sleep, ctypes.c_void_p))  # it sleeps as many seconds as the signal's number, 12
     for thread in (int(entry.name) for entry in (PROCESS / "task").iterdir()):
         if thread != threading.get_native_id():

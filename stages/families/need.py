@@ -138,6 +138,14 @@ def lacking(fits: Fits, params: dict[str, Any], rung: int) -> str:
     return ""
 
 
-def first_rung(fits: Fits, params: dict[str, Any], rung: int, rungs: int) -> int | None:
-    """Give the first rung of the memory ladder, from one on, at which a fit has room; None where there is none."""
-    return next((one for one in range(rung, rungs) if not lacking(fits, params, one)), None)
+def first_rung(fits: Fits, params: dict[str, Any], rung: int, rungs: int) -> tuple[int | None, str]:
+    """Give the first rung of the memory ladder, from one on, at which a fit has room, None where there is none; and what is lacking before.
+
+    Where a GPU's ladder was gone down, ``rung`` may be one that a CPU does not have.
+    """
+    why = ""
+    for one in range(rung, max(rungs, rung + 1)):
+        if not (found := lacking(fits, params, one)):
+            return one, why
+        why = found
+    return None, why

@@ -82,9 +82,9 @@ def _fits(config: Config, run: Run, space: dict[str, list[Any]]) -> "Fits":
     name = run.item["family"]
     gpu = config.gpu_enabled and families.can_use_gpu(name)
     fits = need.Fits(name, need.Sizes.of(run.input("prepare")), balanced=config.balanced, gpu=gpu)
-    smallest, last = need.least(space), _rungs(config, run) - 1
-    if need.first_rung(fits, smallest, 0, last + 1) is None:
-        raise ConfigError(f"{need.lacking(fits, smallest, last)}. {need.ADVICE}")
+    rung, why = need.first_rung(fits, need.least(space), 0, _rungs(config, run))
+    if rung is None:
+        raise ConfigError(f"{why}. {need.ADVICE}")
     return fits
 
 
@@ -170,15 +170,15 @@ def _rungs_to_room(search: _Search, claim: "Claim", params: dict[str, Any]) -> i
     from stages import families
     from stages.families import need
 
-    rung = need.first_rung(search.fits, params, claim.rung, rungs := _rungs(search.config, search.run))
+    rung, why = need.first_rung(search.fits, params, claim.rung, _rungs(search.config, search.run))
     if rung is None:
-        raise OutOfMemory(need.lacking(search.fits, params, rungs - 1))
+        raise OutOfMemory(why)
     if rung > claim.rung:
-        log.warning("trial.no_room", slot=claim.slot, why=need.lacking(search.fits, params, claim.rung), next=families.LADDER[rung])
-    else:
-        estimate = round(search.fits.need(params, rung) / 1e6, 1)
-        search.run.measured["estimated_memory_mb"] = max(estimate, search.run.measured.get("estimated_memory_mb", 0))
-    return rung - claim.rung
+        log.warning("trial.no_room", slot=claim.slot, why=why, next=families.LADDER[rung])
+        return rung - claim.rung
+    measured, estimate = search.run.measured, round(search.fits.need(params, rung) / 1e6, 1)
+    measured["estimated_memory_mb"] = max(estimate, measured.get("estimated_memory_mb", 0.0))  # of all its trials
+    return 0
 
 
 def _end(search: _Search, claim: "Claim", trial: "optuna.Trial") -> None:

@@ -95,11 +95,11 @@ def _with_room(config: Config, run: Run, best: dict[str, Any], rung: int, rungs:
     sizes, name = need.Sizes.of(run.input("prepare")), best["family"]
     gpu = config.gpu_enabled and families.can_use_gpu(name)
     fits = need.Fits(name, sizes, balanced=best["options"].get("balanced", False), shipped=True, gpu=gpu)
-    found = need.first_rung(fits, best["params"], rung, rungs)
+    found, why = need.first_rung(fits, best["params"], rung, rungs)
     if found is None:
-        raise ConfigError(f"{need.lacking(fits, best['params'], rungs - 1)}. {need.ADVICE}")
+        raise ConfigError(f"{why}. {need.ADVICE}")
     if found > rung:
-        log.warning("train.no_room", why=need.lacking(fits, best["params"], rung), next=families.LADDER[found])
+        log.warning("train.no_room", why=why, next=families.LADDER[found])
     run.measured["estimated_memory_mb"] = round(fits.need(best["params"], found) / 1e6, 1)
     return found
 

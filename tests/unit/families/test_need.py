@@ -71,11 +71,12 @@ def test_the_first_rung_with_room_is_taken() -> None:
     most, _ = memory.allowed()
     params = {"depth": 0}  # one node, of 45 bytes a bin
     wide = need.Fits("catboost", need.Sizes({"train": 1, "valid": 0}, 0.03, 0, int(1.3 * most / 45 / 254), ()), balanced=False, held=0.0)
-    assert need.first_rung(wide, params, 0, 3) == 1
-    assert need.first_rung(wide, params, 2, 3) == 2
-    assert need.first_rung(wide, params, 0, 1) is None
-    assert need.lacking(wide, params, 0)
-    assert not need.lacking(wide, params, 1)
+    (none, lacks), (one, lacked) = (need.first_rung(wide, params, 0, rungs) for rungs in (1, 3))
+    assert (none, one) == (None, 1)
+    assert lacks.startswith("catboost needs about ")
+    assert lacked.partition(",")[0] == lacks.partition(",")[0]
+    assert need.first_rung(wide, params, 2, 3) == (2, "")
+    assert need.first_rung(wide, params, 3, 3) == (3, ""), "a GPU's ladder is longer: it was gone down elsewhere"
 
 
 def test_what_is_lacking_is_told_with_both_numbers() -> None:
@@ -89,4 +90,4 @@ def test_a_gpu_that_is_too_small_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("stages.families.device.free", lambda: 10**7)
     asked = fits("xgboost", gpu=True)
     assert need.lacking(asked, PARAMS["xgboost"], 0).endswith(" GB of the GPU's memory, 0.01 GB are free")
-    assert need.first_rung(asked, PARAMS["xgboost"], 0, 4) == 3, "the CPU's"
+    assert need.first_rung(asked, PARAMS["xgboost"], 0, 4)[0] == 3, "the CPU's"
