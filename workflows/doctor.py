@@ -271,7 +271,7 @@ def _sizes(asked: _Asked) -> Any:
         with suppress(KeyError, SurefootError), tempfile.TemporaryDirectory(prefix="surefoot-") as folder:
             pinned = config.parse(opened.read(record["config"]), record["config"])
             if manifest := Addresses(pinned, opened).find("prepare", {}):
-                return need.Sizes.of(artifact.Artifact(opened, manifest, Path(folder)))
+                return need.Sizes.of(artifact.Artifact(opened, manifest, Path(folder)), look=opened.local("any") is not None)
     return None
 
 

@@ -5,6 +5,7 @@ tests/bench/test_memory.py measured the constants; a GPU's follow from how the l
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from stages.common import memory
@@ -12,10 +13,11 @@ from stages.common.artifact import Artifact
 from stages.families import LADDER, device
 
 AT_ALL = 30e6  # bytes, whatever the table
-READ = 3.0  # bytes per byte of a table that is read: Arrow's, pandas', and what the allocator keeps
+READ = 3.2  # bytes per byte of a table that is read: Arrow's, pandas', and what the allocator keeps
 NAME = 70  # bytes of an entity's name
 WIDTHS = {"float32": 4, "float64": 8, "category": 1}
 BINS = {"xgboost": 256, "lightgbm": 255, "catboost": 254, "logistic": 0}  # the libraries' own
+LOOKED = 10_000  # rows that values are counted in
 SAMPLED = 200_000  # rows that LightGBM finds bins by
 FEW = 50_000  # rows that logistic fits on, at most
 SMALLEST = {"max_depth": 0, "num_leaves": 0, "depth": 0, "min_child_weight": 1}  # the end of a range where trees are smallest
@@ -29,31 +31,42 @@ class Sizes:
     rows: dict[str, int]  # of each split
     positives: float  # share of train's rows
     row_bytes: int  # of one row in memory
-    numbers: int  # columns
+    numbers: tuple[int, ...]  # how many values each column of numbers has, in some rows
     words: tuple[int, ...]  # how many categories each other column has
 
     @classmethod
-    def of(cls, prepared: Artifact) -> "Sizes":
-        """Read what stands beside a prepared table."""
+    def of(cls, prepared: Artifact, *, look: bool = True) -> "Sizes":
+        """Read what stands beside a prepared table, and look at some rows of it: else all numbers are taken to have many values."""
         splits, features = prepared.read_json("data.json")["splits"], prepared.read_json("features.json")
         columns, roles = features["columns"], features["roles"]
         words = tuple(len(column["categories"]) for column in columns if column["dtype"] == "category")
+        numbers = [column["name"] for column in columns if column["dtype"] != "category"]
         beside = 9 + (8 if roles["time"] else 0) + (NAME if roles["entity"] or roles["keys"] else 0)
         return cls(
             rows={name: split["rows"] for name, split in splits.items()},
             positives=splits["train"]["positives"] / max(splits["train"]["rows"], 1),
             row_bytes=beside + sum(WIDTHS[column["dtype"]] for column in columns),
-            numbers=len(columns) - len(words),
+            numbers=_values(prepared.path("train.parquet"), numbers) if look else (LOOKED,) * len(numbers),
             words=words,
         )
 
     def cells(self, rows: int) -> int:
         """Count the values of some rows."""
-        return rows * (self.numbers + len(self.words))
+        return rows * (len(self.numbers) + len(self.words))
 
     def bins(self, most: int) -> int:
-        """Count the bins of all columns, where numbers have as many as they may."""
-        return self.numbers * most + sum(min(most, words + 1) for words in self.words)
+        """Count the bins of all columns: one a value, or a category, and as many as they may be."""
+        return sum(min(most, values + 1) for values in (*self.numbers, *self.words))
+
+
+def _values(path: Path, names: list[str]) -> tuple[int, ...]:
+    """Count the values of some columns in the first rows of a split."""
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        rows = next(file.iter_batches(LOOKED, columns=names))
+    return tuple(pyarrow.compute.count_distinct(rows[name]).as_py() for name in names)
 
 
 @dataclass(frozen=True)
@@ -113,7 +126,8 @@ class Fits:
         if self.family == "lightgbm":
             return 18.0 * total * int(params.get("num_leaves", 31))
         if self.family == "catboost":
-            return 45.0 * total * 2.0 ** int(params.get("depth", 6))
+            each = 30 + 45 * min(1, 20_000 / max(rows, 1))  # measured: of few rows it keeps more
+            return each * total * 2.0 ** int(params.get("depth", 6))
         return 0.0
 
 

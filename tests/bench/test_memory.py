@@ -52,7 +52,7 @@ def sizes(rows: int, columns: int) -> need.Sizes:
     """Give what the estimate goes by."""
     words = sum(column.dtype == "category" for column in MADE.columns[:columns])
     row_bytes = 9 + words + 4 * (columns - words)
-    return need.Sizes({"train": rows, "valid": rows // 4}, 0.14, row_bytes, columns - words, (len(WORDS),) * words)
+    return need.Sizes({"train": rows, "valid": rows // 4}, 0.14, row_bytes, (need.LOOKED,) * (columns - words), (len(WORDS),) * words)
 
 
 def fit(folder: Path, columns: int, name: str, params: dict[str, Any], rung: int) -> None:

@@ -16,7 +16,9 @@ EACH = pytest.mark.parametrize("name", families.NAMES)
 
 
 def fits(name: str, rows: int = 100_000, columns: int = 400, **more: Any) -> need.Fits:
-    sizes = need.Sizes({"train": rows, "valid": rows // 4, "calibration": 100, "test": rows // 4}, 0.03, 4 * columns, columns, (5, 20))
+    sizes = need.Sizes(
+        {"train": rows, "valid": rows // 4, "calibration": 100, "test": rows // 4}, 0.03, 4 * columns, (1_000,) * columns, (5, 20)
+    )
     return need.Fits(name, sizes, balanced=False, **{"held": 0.0, **more})
 
 
@@ -56,6 +58,12 @@ def test_nodes_need_rows() -> None:
     assert fits("xgboost", rows=2_000).need({"max_depth": 10, "min_child_weight": 0.01}, 0) > 1e9
 
 
+def test_few_values_are_few_bins() -> None:
+    flags = need.Sizes({"train": 1}, 0.5, 0, (1, 2, 3, 10_000), (4, 1_000))
+    assert flags.bins(256) == 2 + 3 + 4 + 256 + 5 + 256
+    assert flags.bins(64) == 2 + 3 + 4 + 64 + 5 + 64
+
+
 def test_of_a_space_the_smallest_trees_are_taken() -> None:
     space: dict[str, list[Any]] = {
         "max_depth": [3, 10],
@@ -69,8 +77,10 @@ def test_of_a_space_the_smallest_trees_are_taken() -> None:
 def test_the_first_rung_with_room_is_taken() -> None:
     """All bins of so many columns are more than this machine has, half of them are not."""
     most, _ = memory.allowed()
-    params = {"depth": 0}  # one node, of 45 bytes a bin
-    wide = need.Fits("catboost", need.Sizes({"train": 1, "valid": 0}, 0.03, 0, int(1.3 * most / 45 / 254), ()), balanced=False, held=0.0)
+    params = {"depth": 0}  # one node, of 75 bytes a bin
+    wide = need.Fits(
+        "catboost", need.Sizes({"train": 1, "valid": 0}, 0.03, 0, (1_000,) * int(1.3 * most / 75 / 254), ()), balanced=False, held=0.0
+    )
     (none, lacks), (one, lacked) = (need.first_rung(wide, params, 0, rungs) for rungs in (1, 3))
     assert (none, one) == (None, 1)
     assert lacks.startswith("catboost needs about ")

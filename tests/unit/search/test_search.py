@@ -346,9 +346,10 @@ def test_where_no_fallback_is_accepted_other_parameters_are_drawn(folder: Path, 
 
 
 def test_without_room_for_all_bins_a_trial_begins_with_fewer(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the library made a thousand million bins by itself."""
+    """As if columns had a thousand million values, and the library made as many bins by itself."""
     asked = failing(monkeypatch, lambda *_: None)
     monkeypatch.setitem(need.BINS, "xgboost", 10**9)
+    monkeypatch.setattr(need, "_values", lambda _path, names: (10**9,) * len(names))
     assert do(folder, store, "search-work")["finished"] == 2
     assert [bins for _, bins in asked] == [128, 128], "none was begun with all of them"
     assert [trial.user_attrs["rung"] for trial in trials(store) if trial.state == TrialState.COMPLETE] == [1, 1]
@@ -363,6 +364,7 @@ def test_a_search_without_room_is_refused_before_it_reads_the_table(folder: Path
     lacking = r"^xgboost needs about [0-9.]+ GB of memory, [0-9.]+ GB are allowed by .+\. Give the step more memory, or take fewer rows"
     with monkeypatch.context() as patch:
         patch.setitem(need.BINS, "xgboost", 10**9)
+        patch.setattr(need, "_values", lambda _path, names: (10**9,) * len(names))
         with pytest.raises(ConfigError, match=lacking):
             do(folder, store, "search-work", "common.accept_degraded=false")
     monkeypatch.setattr(need, "AT_ALL", 10**15)
