@@ -19,7 +19,7 @@ WIDTHS = {"float32": 4, "float64": 8, "category": 1}
 BINS = {"xgboost": 256, "lightgbm": 255, "catboost": 254, "logistic": 0}  # the libraries' own
 LOOKED = 10_000  # rows that values are counted in
 SAMPLED = 200_000  # rows that LightGBM finds bins by
-FEW = 50_000  # rows that logistic fits on, at most
+FEW = 50_000  # rows that logistic fits on, or scores at a time, at most
 SMALLEST = {"max_depth": 0, "num_leaves": 0, "depth": 0, "min_child_weight": 1}  # the end of a range where trees are smallest
 ADVICE = "Give the step more memory, or take fewer rows (prepare.sample_size), or accept a fallback (common.accept_degraded)."
 
@@ -115,7 +115,7 @@ class Fits:
             return cells + max(binning, histograms + 4 * scored)
         if self.family == "catboost":
             return 14.0 * (cells + scored) + histograms
-        return max(75 * self.sizes.cells(min(rows, FEW)), 60.0 * scored)
+        return max(75.0 * self.sizes.cells(min(rows, FEW)), 60.0 * self.sizes.cells(min(valid, FEW)))
 
     def _histograms(self, rows: int, params: dict[str, Any], bins: int) -> float:
         total = self.sizes.bins(bins)
