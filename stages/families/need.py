@@ -82,13 +82,12 @@ class Fits:
 
     def need(self, params: dict[str, Any], rung: int) -> float:
         """Bytes of main memory that the process comes to hold."""
-        rows = self.sizes.rows
-        judged = self._fit(rows["train"], rows["valid"], params, rung)
-        read = rows["train"] + rows["valid"]
-        if self.shipped:
-            read = sum(rows.values())
-            judged = max(judged, self.sizes.row_bytes * read + self._fit(read, 0, params, rung))
-        return self.held + AT_ALL + READ * self.sizes.row_bytes * read + judged
+        train, valid = self.sizes.rows["train"], self.sizes.rows["valid"]
+        read, fit = train + valid, self._fit(train, valid, params, rung)
+        if self.shipped:  # its rows are a copy
+            read = sum(self.sizes.rows.values())
+            fit = max(fit, self.sizes.row_bytes * read + self._fit(read, 0, params, rung))
+        return self.held + AT_ALL + READ * self.sizes.row_bytes * read + fit
 
     def need_of_gpu(self, params: dict[str, Any], rung: int) -> float:
         """Bytes of a GPU's memory: the table in bins, its numbers as they are copied there, gradients, histograms."""
