@@ -13,12 +13,12 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-from stages.common import artifact, config, database, memory, recipe
+from stages.common import artifact, config, database, memory, recipe, step
 from stages.common.address import Addresses
 from stages.common.config import Config
 from stages.common.contract import STEPS
 from stages.common.errors import ConfigError, MissingInput, NotNow, SurefootError
-from stages.common.store import Store, open_store
+from stages.common.store import Store, on_disk, open_store
 
 PYTHON = (3, 12)  # the images'
 CONNECTIONS = 3  # to the study database, of each process, at most
@@ -68,11 +68,10 @@ def examine(path: str | None, address: str | None, sets: list[str]) -> list[Find
 
 
 def _raw(resolved: Config) -> Iterator[Finding]:
-    gone = [place for place in resolved["prepare"].raw().values() if not place.startswith("raw/") and not Path(place).exists()]
+    places = [place for section in step.READ_RAW for place in step.raw_files(resolved[section]).values()]
+    gone = [place for place in places if not place.startswith("raw/") and not Path(place).exists()]
     if gone:
-        yield Finding(
-            "config", "fail", f"{gone[0]} is not there", "Set prepare.path and prepare.join_path to the tables.", MissingInput.code
-        )
+        yield Finding("config", "fail", f"{gone[0]} is not there", "Set prepare.path to the table.", MissingInput.code)
     else:
         yield Finding("config", "ok", f"{resolved.name}: read, and its tables are there")
 
@@ -90,7 +89,7 @@ def python(_asked: _Asked) -> Iterator[Finding]:
 def libraries(_asked: _Asked) -> Iterator[Finding]:
     """Compare the libraries with the lock."""
     base, extras = recipe.declared()
-    needed = sorted(base.union(*(extras[step.stage] for step in STEPS.values())))
+    needed = sorted(base.union(*(extras[one.stage] for one in STEPS.values())))
     have = {name: recipe.installed(recipe.SAME.get(name, name)) or recipe.installed(name) for name in needed}
     lacking = [name for name, version in have.items() if version is None]
     other = [
@@ -229,7 +228,9 @@ def _sqlite(path: Path) -> Iterator[Finding]:
 
 
 def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
+    if path.is_dir():
+        return b""
+    with on_disk(path), path.open("rb") as file:
         return file.read(20).ljust(20)
 
 
