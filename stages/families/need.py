@@ -114,7 +114,7 @@ class Fits:
             return cells + max(binning, histograms + 4 * scored)
         if self.family == "catboost":
             return 14.0 * (cells + scored) + histograms
-        return max(75.0 * self.sizes.cells(min(rows, FEW)), 60.0 * self.sizes.cells(min(valid, FEW)))
+        return 65.0 * self.sizes.cells(min(max(rows, valid), FEW))
 
     def _histograms(self, rows: int, params: dict[str, Any], bins: int) -> float:
         total = self.sizes.bins(bins)
