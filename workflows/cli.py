@@ -77,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--watch", action="store_true", help="say it again every few seconds, until the search is over")
     made = command(report, "report", "draw the report of a config's results, and write its numbers beside it as JSON", needs_config=True)
     made.add_argument("--out", type=Path, default=Path("report.html"))
+    made = command(doctor, "doctor", "check what this machine and a config give: one line each, and what to do", needs_config=False)
+    made.add_argument("--json", action="store_true", help="one JSON document on stdout")
     command(verify, "verify", "hash every byte that counts; what is damaged is made again by the next run", needs_config=False)
     made = command(rollback, "rollback", "make an earlier package live again and bar the one that was", needs_config=False)
     made.add_argument("--to", metavar="VERSION", help="default: the one before")
@@ -295,6 +297,19 @@ def report(asked: argparse.Namespace) -> int:
     asked.out.write_text(reports.draw(addresses), encoding="utf-8")
     _say(f"{asked.out} (its numbers: {beside})")
     return 0
+
+
+def doctor(asked: argparse.Namespace) -> int:
+    """Check what this machine and a config give; write nothing that stays."""
+    from workflows import doctor as doctors
+
+    findings = doctors.examine(asked.config, asked.store, asked.set)
+    code = next((one.code for one in findings if one.state == "fail"), 0)
+    if asked.json:
+        _say(json.dumps({"checks": [vars(one) for one in findings], "exit": code}))
+    for one in () if asked.json else findings:
+        _say(f"{one.state:<5} {one.name:<10} {one.said}" + (f". {one.do}" if one.do else ""))
+    return code
 
 
 def verify(asked: argparse.Namespace) -> int:

@@ -176,7 +176,7 @@ def _crew(task: dag.Task, item: Item, addresses: Addresses, config: str, count: 
             while any(worker.ended is None for worker in workers):
                 for number, worker in enumerate(workers):
                     if worker.process is None and worker.ended is None and time.monotonic() >= worker.begins:
-                        more = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
+                        more = {"SUREFOOT_SHARES": str(count), **({"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {})}
                         worker.process = _start(task, worker.item, addresses, config, worker.attempt, worker.answer, **more)
                         if cores:
                             os.sched_setaffinity(worker.process.pid, _share(cores, number, count))

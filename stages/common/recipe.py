@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "images" / "requirements.lock"
 BAKED = ROOT / "recipes.json"  # only in an image, which does not hold the other stages' code, nor pyproject.toml
 
-# They say what happens; they cannot change what is computed.
-SILENT = {"stages.common.errors", "stages.common.log", "stages.common.telemetry"}
+# They say what happens; they cannot change what is computed. What memory allows can: that is told by ``degraded``, as where it ran out.
+SILENT = {"stages.common.errors", "stages.common.log", "stages.common.memory", "stages.common.telemetry", "stages.families.need"}
 # Shared by all families: not a family.
 FAMILY_ROOM = "stages.families."
 DISTRIBUTIONS = {

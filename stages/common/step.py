@@ -256,7 +256,8 @@ def _work(
             "attempt": int(os.environ.get("SUREFOOT_ATTEMPT", "0")),
             "host": telemetry.host(),
         }
-        log.info("step.worked", seconds=measured["seconds"], peak_memory_mb=measured["peak_memory_mb"])
+        told = ("seconds", "peak_memory_mb", "estimated_memory_mb")
+        log.info("step.worked", **{name: measured[name] for name in told if name in measured})
         return outputs, {"measured": measured, "degraded": run.degraded, "device": run.device}, files
 
 

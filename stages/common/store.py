@@ -67,15 +67,18 @@ class Store(Protocol):
         """Return the file that is the object, None where objects are no files here."""
 
 
-def open_store(address: str) -> Store:
-    """Open a folder or ``s3://bucket/prefix``, made where it is missing, after a proof that create-once works there."""
+def open_store(address: str, *, prove: bool = True) -> Store:
+    """Open a folder or ``s3://bucket/prefix``, made where it is missing, after a proof that create-once works there.
+
+    Without ``prove`` nothing is written.
+    """
     if address.startswith("s3://"):
         from stages.common.s3 import open_s3  # Here, since the client costs half a second, and a folder does without
 
-        return open_s3(address)
+        return open_s3(address, prove=prove)
     if not address or "://" in address:
         raise ConfigError(f"{address!r} is no store. Give a folder or s3://bucket/prefix.")
-    return FolderStore(Path(address).expanduser().resolve())
+    return FolderStore(Path(address).expanduser().resolve(), prove=prove)
 
 
 def retry[T](what: str, action: Callable[[], T]) -> T:
@@ -148,11 +151,12 @@ def on_disk(path: Path) -> Iterator[None]:
 class FolderStore(Store):
     """A store in a folder: one file per object, written aside in ``tmp/`` and then linked, which only one writer can."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, prove: bool = True) -> None:
         self.address, self._root, self._tmp = str(root), root, root / "tmp"
         with on_disk(root):
             self._durable = {folder for folder in (root, *root.parents) if folder.is_dir()}
-            self.create(MARKER, MARKED)
+            if prove:
+                self.create(MARKER, MARKED)
             self._sweep()
 
     @override

@@ -34,6 +34,7 @@ METRICS = {
 ARROWS = {"up": "\N{UPWARDS ARROW}", "down": "\N{DOWNWARDS ARROW}"}
 REASONS = 3  # columns told of each of the highest-scored rows
 FULL = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)  # ends of a picture's axes, or else 1
+MEASURED = ("seconds", "peak_memory_mb", "estimated_memory_mb")  # of each step
 OUTCOMES = {"made": "made by this run", "found": "was there", "gated": "not run: its gate is closed", "missing": "not there"}
 
 
@@ -139,7 +140,7 @@ def _numbers(results: Results, status: str) -> bytes:
     steps = {}
     for label, manifest in results.manifests.items():
         made = manifest.document if manifest else {}
-        told = {name: results.measured(label).get(name) for name in ("seconds", "peak_memory_mb")}
+        told = {name: results.measured(label).get(name) for name in MEASURED}
         steps[label] = {"outcome": results.outcome(label), **told, **{name: made.get(name) for name in ("device", "degraded")}}
         steps[label]["manifest"] = manifest.key if manifest else None
     pinned, features = results.config.pinned, results.json("prepare", "features.json")
@@ -590,9 +591,9 @@ def _steps(results: Results) -> list[Html]:
     rows = []
     for label, manifest in results.manifests.items():
         made, measured = manifest.document if manifest else {}, results.measured(label)
-        told = [Number(f"{measured[name]:,.1f}") if name in measured else None for name in ("seconds", "peak_memory_mb")]
+        told = [Number(f"{measured[name]:,.1f}") if name in measured else None for name in MEASURED]
         rows.append([label, OUTCOMES[results.outcome(label)], *told, made.get("device"), ", ".join(made.get("degraded", ()))])
-    return _section("Steps", [table(["step", "outcome", "seconds", "peak memory, MB", "device", "fallback"], rows)])
+    return _section("Steps", [table(["step", "outcome", "seconds", "peak memory, MB", "estimated before, MB", "device", "fallback"], rows)])
 
 
 def _settings(results: Results) -> list[Html]:

@@ -70,8 +70,12 @@ def load(name: str) -> ModuleType:
 
 def rungs(name: str, *, gpu: bool, accept_degraded: bool) -> int:
     """Count the rungs of the ladder that a fit may go down: one where no fallback is accepted, the CPU's where it is on a GPU."""
-    is_on_gpu = gpu and device.gpus() and load(name).has_cuda()
-    return (len(LADDER) if is_on_gpu else len(LADDER) - 1) if accept_degraded else 1
+    return (len(LADDER) if gpu and can_use_gpu(name) else len(LADDER) - 1) if accept_degraded else 1
+
+
+def can_use_gpu(name: str) -> bool:
+    """Tell whether there is a GPU and the family's library can use it."""
+    return device.gpus() > 0 and bool(load(name).has_cuda())
 
 
 def fallback(rung: int) -> list[str]:
@@ -109,7 +113,7 @@ def fit(
     from stages.families.borders import Borders
 
     family = load(name)
-    place = "cuda" if gpu and device.gpus() and family.has_cuda() else "cpu"
+    place = "cuda" if gpu and can_use_gpu(name) else "cpu"
     weight = (len(train.y) - float(train.y.sum())) / max(float(train.y.sum()), 1.0) if balanced else 1.0
     asked = Fit(params, train, valid, seed, threads, place, bins, weight, monotone or {})
     borders = Borders(valid, metric, rounds, early_stopping_rounds, checkpoint, report)

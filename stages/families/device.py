@@ -21,6 +21,19 @@ def visible() -> list[str]:
     return [name for name in map(str.strip, given.split(",")) if name not in ("", "-1")]
 
 
+def free() -> int | None:
+    """Bytes that are free on the GPU that a fit of this process takes, the first; None where nobody tells."""
+    try:
+        pynvml.nvmlInit()
+        name = visible()[0]
+        handle = pynvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name)
+        bytes_free: int = pynvml.nvmlDeviceGetMemoryInfo(handle).free
+        pynvml.nvmlShutdown()
+    except (pynvml.NVMLError, IndexError):
+        return None
+    return bytes_free
+
+
 def _counted() -> int:
     try:
         pynvml.nvmlInit()

@@ -25,6 +25,7 @@ from stages.features.features import Table
 FILE = "model.json"
 SPACE: dict[str, list[Any]] = {"C": [1e-4, 100.0, "log"]}
 ROWS = 50_000  # of train, at most: a baseline may be a little lower for it, and is there in seconds, not in minutes
+BATCH = 50_000  # rows that are scored at a time: each value of them takes 60 bytes meanwhile
 FEWEST = 100  # of each label, where there are so many
 FARTHEST = 10.0  # standard deviations; one wild value must not own the fit
 
@@ -77,8 +78,10 @@ def regress(train: Table, *, seed: int, **options: Any) -> Model:
 
 def predict(model: Model, X: pd.DataFrame) -> NDArray[np.float64]:  # noqa: N803 - the field's name for it
     """Give each row's probability of the positive label."""
+    parts = [X.iloc[first : first + BATCH] for first in range(0, len(X), BATCH)]
     with threadpool_limits(1):
-        found: NDArray[np.float64] = special.expit(_design(X, model.centre, model.spread, model.marked) @ model.weights + model.intercept)
+        odds = [_design(part, model.centre, model.spread, model.marked) @ model.weights + model.intercept for part in parts]
+    found: NDArray[np.float64] = special.expit(np.concatenate([np.zeros(0), *odds]))
     return found
 
 

@@ -250,14 +250,18 @@ class Slots:
         row = self._let_go(claim, failed=1)
         return row is not None and row.failures >= FAILURES
 
-    def go_down(self, claim: Claim, trial: optuna.Trial) -> None:
-        """Give up an attempt that ran out of memory: the next one needs less of it."""
+    def go_down(self, claim: Claim, trial: optuna.Trial, rung: int) -> None:
+        """Give up an attempt that there was no memory for: the next one takes less of it, at a lower rung."""
         self._fail(trial)
         self._one_row(
-            """UPDATE surefoot_slots SET rung = :rung + 1, lease_until = 0
+            """UPDATE surefoot_slots SET rung = :to, lease_until = 0
             WHERE study = :study AND slot = :slot AND attempt = :attempt AND NOT closed RETURNING slot""",
-            **vars(claim),
+            **{**vars(claim), "to": rung},
         )
+
+    def all_go_down(self, rung: int) -> None:
+        """Let all open slots need as little memory as a rung does, or less."""
+        self._run("UPDATE surefoot_slots SET rung = :rung WHERE study = :study AND NOT closed AND rung < :rung", rung=rung)
 
     def came_further(self, claim: Claim) -> None:
         """Forget the slot's failures: this attempt came further than the last one."""

@@ -6,15 +6,16 @@ import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stages.common import artifact, checkpoint, contract, log, step
+from stages.common import artifact, checkpoint, contract, log, memory, step
 from stages.common.checkpoint import Checkpoint
-from stages.common.errors import OutOfMemory, SurefootError
+from stages.common.errors import ConfigError, OutOfMemory, SurefootError
 from stages.common.step import Run
 from stages.search.config import Config
 
 if TYPE_CHECKING:
     import optuna
 
+    from stages.families.need import Fits
     from stages.features.features import Table
     from stages.search.slots import Claim, Hold, Slots
 
@@ -33,6 +34,7 @@ class _Search:
     options: dict[str, Any]  # of all its fits
     train: "Table"
     valid: "Table"
+    fits: "Fits"
     bad: list[int] = field(default_factory=list)  # slots that could not be fitted, since one could
 
 
@@ -43,10 +45,11 @@ def work(config: Config, run: Run) -> dict[str, Any]:
 
     asked, options = studies.asked(config, run), studies.options(config, run)
     prepared = run.input("prepare")
+    fits = _fits(config, run, asked)
     contract_of = features.Features.from_json(prepared.read_json("features.json"))
     train, valid = (features.read(prepared.path(f"{split}.parquet"), contract_of) for split in ("train", "valid"))
     with studies.at_hand():
-        search = _Search(config, run, studies.load(config, run), asked, options, train, valid)
+        search = _Search(config, run, studies.load(config, run), asked, options, train, valid, fits)
         search.slots.grow(config.n_trials)
         waits = False
         while not studies.is_over(config, done := studies.finished(search.slots.study)):
@@ -63,6 +66,25 @@ def work(config: Config, run: Run) -> dict[str, Any]:
             time.sleep(PAUSE)
     run.progress(len(done), config.n_trials)
     return {"finished": len(done)}
+
+
+def _fits(config: Config, run: Run, space: dict[str, list[Any]]) -> "Fits":
+    """Say what memory the trials take, before the table is read.
+
+    Raises:
+        ConfigError: there is not enough of it for any of them.
+
+    """
+    from stages import families
+    from stages.families import need
+
+    name = run.item["family"]
+    gpu = config.gpu_enabled and families.can_use_gpu(name)
+    fits = need.Fits(name, need.Sizes.of(run.input("prepare")), balanced=config.balanced, gpu=gpu)
+    rung, why = need.first_rung(fits, need.least(space), 0, _rungs(config, run))
+    if rung is None:
+        raise ConfigError(f"{why}. {need.ADVICE}")
+    return fits
 
 
 def _attempt(search: _Search, claim: "Claim") -> None:
@@ -101,17 +123,23 @@ def _try(search: _Search, claim: "Claim", trial: "optuna.Trial", reports: "_Repo
     from stages.families import space
     from stages.search.slots import Lost
 
+    rungs = _rungs(search.config, search.run)
     try:
-        _finish(search, claim, trial, space.suggest(trial, search.space), reports)
+        params = space.suggest(trial, search.space)
+        if (rung := _with_room(search, claim, params)) > claim.rung:
+            search.slots.go_down(claim, trial, rung)
+            return
+        with memory.watched(lambda: _end(search, claim, trial), search.run.folder):
+            _finish(search, claim, trial, params, reports)
     except (Lost, OptunaError, SQLAlchemyError, OSError):  # the surroundings', not the fit's
         raise
     except Exception as error:
         if isinstance(error, SurefootError) and not isinstance(error, OutOfMemory):
             raise
         told = {"slot": claim.slot, "attempt": claim.attempt, "error": f"{type(error).__name__}: {error}"}
-        if isinstance(error, OutOfMemory) and claim.rung + 1 < _rungs(search):
+        if isinstance(error, OutOfMemory) and claim.rung + 1 < rungs:
             log.warning("trial.out_of_memory", **told, next=families.LADDER[claim.rung + 1])
-            search.slots.go_down(claim, trial)
+            search.slots.go_down(claim, trial, claim.rung + 1)
             return
         log.warning("trial.failed", **told, traceback=traceback.format_exc())
         if not search.slots.fail(claim, trial):
@@ -125,11 +153,40 @@ def _try(search: _Search, claim: "Claim", trial: "optuna.Trial", reports: "_Repo
         search.bad.clear()
 
 
-def _rungs(search: _Search) -> int:
+def _rungs(config: Config, run: Run) -> int:
     from stages import families
 
-    accepts = search.run.config["common"].accept_degraded
-    return families.rungs(search.run.item["family"], gpu=search.config.gpu_enabled, accept_degraded=accepts)
+    return families.rungs(run.item["family"], gpu=config.gpu_enabled, accept_degraded=run.config["common"].accept_degraded)
+
+
+def _with_room(search: _Search, claim: "Claim", params: dict[str, Any]) -> int:
+    """Give the first rung, from the slot's own on, at which there is room for a trial.
+
+    Raises:
+        OutOfMemory: at none is there room for it.
+
+    """
+    from stages import families
+    from stages.families import need
+
+    rung, why = need.first_rung(search.fits, params, claim.rung, _rungs(search.config, search.run))
+    if rung is None:
+        raise OutOfMemory(why)
+    if rung > claim.rung:
+        log.warning("trial.no_room", slot=claim.slot, why=why, next=families.LADDER[rung])
+        return rung
+    measured, estimate = search.run.measured, round(search.fits.need(params, rung) / 1e6, 1)
+    measured["estimated_memory_mb"] = max(estimate, measured.get("estimated_memory_mb", 0.0))  # of all its trials
+    return rung
+
+
+def _end(search: _Search, claim: "Claim", trial: "optuna.Trial") -> None:
+    """Leave word that this trial, and whatever is fitted on this table, needs less memory: the process ends, and is not started often."""
+    if claim.rung + 1 < _rungs(search.config, search.run):
+        search.slots.go_down(claim, trial, claim.rung + 1)
+        search.slots.all_go_down(claim.rung + 1)
+    else:
+        search.slots.fail(claim, trial)
 
 
 class _Reports:

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from stages import families
-from stages.common import contract, log
-from stages.common.errors import OutOfMemory
+from stages.common import contract, log, memory
+from stages.common.errors import ConfigError, OutOfMemory
 from stages.common.step import Run
-from stages.families import device, metrics
+from stages.families import device, metrics, need
 from stages.features import features
 from stages.features.features import Table
 from stages.train.config import Config
@@ -22,12 +22,17 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     family = families.load(best["family"])
     accepts = run.config["common"].accept_degraded
     rungs = families.rungs(best["family"], gpu=config.gpu_enabled, accept_degraded=accepts)
-    rung = _rung(run, best["rung"])
-    try:
-        judged, shipped, valid_rows = _fit(config, run, best, rung)
-    except OutOfMemory:
+    rung = _with_room(config, run, best, _rung(run, best["rung"]), rungs)
+
+    def go_down() -> None:
         if rung + 1 < rungs:
             run.store.replace(_place(run), str(rung + 1).encode())
+
+    try:
+        with memory.watched(go_down, run.folder):
+            judged, shipped, valid_rows = _fit(config, run, best, rung)
+    except OutOfMemory:
+        go_down()
         raise
     suffix = Path(family.FILE).suffix
     family.save(judged.model, run.out / f"judged{suffix}")
@@ -48,7 +53,8 @@ def train(config: Config, run: Run) -> dict[str, Any]:
 
 def _fit(config: Config, run: Run, best: dict[str, Any], rung: int) -> tuple[families.Fitted, families.Fitted, Table]:
     """Fit both models; give them and valid's rows."""
-    train_rows, valid_rows, *later = _tables(run)
+    tables = _tables(run)
+    train_rows, valid_rows, *_ = tables
     common = {
         "early_stopping_rounds": config.early_stopping_rounds,
         "seed": config.seed,
@@ -74,7 +80,28 @@ def _fit(config: Config, run: Run, best: dict[str, Any], rung: int) -> tuple[fam
             )
 
     judged = fitted("judged", train_rows, valid_rows, config.rounds)
-    return judged, fitted("shipped", together(train_rows, valid_rows, *later), None, judged.rounds), valid_rows
+    everything = together(*tables)
+    del tables, train_rows  # and what the library made of them: it need not lie in memory beside the second fit
+    return judged, fitted("shipped", everything, None, judged.rounds), valid_rows
+
+
+def _with_room(config: Config, run: Run, best: dict[str, Any], rung: int, rungs: int) -> int:
+    """Give the first rung of the memory ladder, from one on, at which there is room for both fits.
+
+    Raises:
+        ConfigError: there is none.
+
+    """
+    sizes, name = need.Sizes.of(run.input("prepare")), best["family"]
+    gpu = config.gpu_enabled and families.can_use_gpu(name)
+    fits = need.Fits(name, sizes, balanced=best["options"].get("balanced", False), shipped=True, gpu=gpu)
+    found, why = need.first_rung(fits, best["params"], rung, rungs)
+    if found is None:
+        raise ConfigError(f"{why}. {need.ADVICE}")
+    if found > rung:
+        log.warning("train.no_room", why=why, next=families.LADDER[found])
+    run.measured["estimated_memory_mb"] = round(fits.need(best["params"], found) / 1e6, 1)
+    return found
 
 
 def _place(run: Run) -> str:

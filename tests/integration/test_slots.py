@@ -180,7 +180,7 @@ def test_an_attempt_that_lacked_memory_goes_on_one_rung_down(url: str, study: st
         assert begun[1] == {}, "what was reported was another fit's"
         begun[0].suggest_float("x", 0, 1)
         begun[0].report(0.5, 10)
-        slots.go_down(claim, begun[0])
+        slots.go_down(claim, begun[0], claim.rung + 1)
     assert len({trial.params["x"] for trial in slots.study.trials}) == 1
 
 

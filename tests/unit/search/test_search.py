@@ -18,6 +18,8 @@ from stages.common import artifact, checkpoint, contract
 from stages.common.checkpoint import Checkpoint
 from stages.common.errors import ConfigError, Interrupted, NotNow, OutOfMemory
 from stages.common.store import Store, open_store
+from stages.families import need
+from stages.features import features
 from stages.search import progress
 from stages.search import study as studies
 from stages.search.slots import Slots
@@ -367,6 +369,45 @@ def test_where_no_fallback_is_accepted_other_parameters_are_drawn(folder: Path, 
     assert do(folder, store, "search-work", "common.accept_degraded=false")["finished"] == 2
     assert [bins for _, bins in asked] == [None] * 5
     assert [params == asked[0][0] for params, _ in asked] == [True, True, True, False, False]
+
+
+def test_without_room_for_all_bins_a_trial_begins_with_fewer(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if columns had a thousand million values, and the library made as many bins by itself."""
+    asked = failing(monkeypatch, lambda *_: None)
+    monkeypatch.setitem(need.BINS, "xgboost", 10**9)
+    monkeypatch.setattr(need, "_values", lambda _path, names: (10**9,) * len(names))
+    assert do(folder, store, "search-work")["finished"] == 2
+    assert [bins for _, bins in asked] == [128, 128], "none was begun with all of them"
+    assert [trial.user_attrs["rung"] for trial in trials(store) if trial.state == TrialState.COMPLETE] == [1, 1]
+    do(folder, store, "search-collect")
+    manifest = small.addresses(folder / "small.yaml", store).find("search-collect", ITEM)
+    assert manifest
+    assert manifest.document["degraded"] == ["128 bins for lack of memory"]
+
+
+def test_a_search_without_room_is_refused_before_it_reads_the_table(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "read", None)
+    lacking = r"^xgboost needs about [0-9.]+ GB of memory, [0-9.]+ GB are allowed by .+\. Give the step more memory, or take fewer rows"
+    with monkeypatch.context() as patch:
+        patch.setitem(need.BINS, "xgboost", 10**9)
+        patch.setattr(need, "_values", lambda _path, names: (10**9,) * len(names))
+        with pytest.raises(ConfigError, match=lacking):
+            do(folder, store, "search-work", "common.accept_degraded=false")
+    monkeypatch.setattr(need, "AT_ALL", 10**15)
+    with pytest.raises(ConfigError, match=lacking):
+        do(folder, store, "search-work")
+
+
+def test_a_trial_too_large_for_any_rung_draws_others(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trees of 30 levels are more than any machine holds."""
+    asked = failing(monkeypatch, lambda *_: None)
+    space = "search.space={xgboost: {max_depth: [3, 36], min_child_weight: [1.0e-18, 2.0e-18]}}"
+    do(folder, store, "search-create", space, "search.n_trials=3")
+    assert do(folder, store, "search-work", space, "search.n_trials=3")["finished"] == 3
+    assert all(params["max_depth"] < 30 for params, _ in asked)
+    (study,) = optuna.get_all_study_summaries(storage := f"sqlite:///{store.address}/study.db")[-1:]
+    made = optuna.load_study(study_name=study.study_name, storage=storage).trials
+    assert max(trial.params["max_depth"] for trial in made if trial.state == TrialState.FAIL) >= 30
 
 
 def test_an_attempt_that_came_further_and_failed_is_no_bad_slot(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

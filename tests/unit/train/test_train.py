@@ -10,7 +10,7 @@ from stages import families
 from stages.common import contract
 from stages.common.errors import ConfigError, NotNow, OutOfMemory
 from stages.common.store import open_store
-from stages.families import device
+from stages.families import device, need
 from tests import small
 from tests.unit.pipelines import PARAMS, XGBOOST, Pipeline
 
@@ -83,6 +83,20 @@ def test_out_of_memory_goes_down_the_ladder_with_the_next_attempt(pipeline: Pipe
     assert manifest
     assert manifest.document["degraded"] == ["64 bins for lack of memory"]
     assert pipeline.store.list("scratch/train/") == []
+
+
+def test_without_room_for_all_bins_it_begins_with_fewer_or_is_refused(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if columns had a thousand million values, and the library made as many bins by itself."""
+    monkeypatch.setitem(need.BINS, "xgboost", 10**9)
+    monkeypatch.setattr(need, "_values", lambda _path, names: (10**9,) * len(names))
+    with pytest.raises(ConfigError, match=r"^xgboost needs about [0-9.]+ GB of memory, [0-9.]+ GB are allowed by .+\. Give the step more"):
+        pipeline.do("train", "train.seed=1", "common.accept_degraded=false")
+    pipeline.do("train", "train.seed=1")
+    manifest = pipeline.addresses("train.seed=1").find("train", XGBOOST)
+    assert manifest
+    assert manifest.document["degraded"] == ["128 bins for lack of memory"]
+    measured = manifest.document["measured"]
+    assert 0.5 < measured["estimated_memory_mb"] / measured["peak_memory_mb"] < 2
 
 
 def test_checkpoints_go_when_the_result_is_safe(pipeline: Pipeline) -> None:
