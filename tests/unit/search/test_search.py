@@ -146,7 +146,7 @@ def test_a_damaged_record_is_not_believed(
 def test_the_models_of_all_finished_trials_are_kept(folder: Path, store: Store) -> None:
     do(folder, store, "search-work")
     for key in records(store):
-        record = artifact.opened(store.read(key))
+        record = artifact.unsealed(store, key)
         assert record
         blob = f"blobs/{record['model']['sha256']}"
         assert artifact.sha256(store.read(blob)) == record["model"]["sha256"]
