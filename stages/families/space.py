@@ -53,6 +53,8 @@ def merged(family: str, own: dict[str, list[Any]], changes: dict[str, list[Any]]
             space[name] = bounds
         elif kind is int and any(not float(bound).is_integer() for bound in numbers):
             raise ConfigError(f"{where}: {bounds!r} are no integers, as {name} needs.")
+        elif own[name][1] == 1.0 and numbers[1] > 1:
+            raise ConfigError(f"{where}: {bounds!r} is a share of rows or columns: at most 1.")
         else:
             space[name] = [*map(kind, numbers), *bounds[2:]]
     return space

@@ -4,7 +4,6 @@
 What is expected stood here before the first of them was tried.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +97,8 @@ HOSTILE: dict[str, Hostile] = {
     "a port that is no number": ("", (), {"SUREFOOT_STUDY": "postgresql://u:secret@localhost:port/d"}, 78, ("SUREFOOT_STUDY: ", "port")),
     "an address that is not closed": ("", (), {"SUREFOOT_STUDY": "postgresql://u:secret@[::1/d"}, 78, ("SUREFOOT_STUDY: ",)),
     "an option that no server has": ("", (), {"SUREFOOT_STUDY": "postgresql://u:secret@localhost/d?colour=red"}, 78, ("SUREFOOT_STUDY: ", "colour")),
+    "a password behind the question mark": ("", (), {"SUREFOOT_STUDY": "postgresql://127.0.0.1:9/d?user=u&password=secret"}, 75, ("the study database at 127.0.0.1:9/d does not answer: ",)),
+    "a password of no letters": ("", (), {"SUREFOOT_STUDY": "postgresql://u:secret%zz@localhost/d"}, 78, ("SUREFOOT_STUDY: ", "percent-encoded")),
     # Where all is kept.
     "a store in another cloud": ("common: {store: 'gs://bucket/x'}\n", (), {}, 78, ("'gs://bucket/x' is no store. Give a folder or s3://bucket/prefix.",)),
     "a store of no name": ("common: {store: ''}\n", (), {}, 78, ("'' is no store. Give a folder or s3://bucket/prefix.",)),
@@ -137,7 +138,7 @@ def test_a_hostile_config_is_refused_before_anything_starts(
     found = run(lambda: plan(path, sets))
     check(found, code, tuple(word.format(f=path) for word in words))
     assert "secret" not in found[1]
-    left = {*os.listdir(tmp_path)} - {"my.yaml", "last-words"}
+    left = {path.name for path in tmp_path.iterdir()} - {"my.yaml", "last-words"}
     assert left <= {"store"}
     assert not left or [key for key in open_store("store").list("") if not key.startswith("scratch/raw/")] == ["store.json"]
 
