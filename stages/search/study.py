@@ -5,6 +5,7 @@ A slot is finished when a trial of it is complete or pruned. Suggestions are see
 
 import contextlib
 import hashlib
+import sqlite3
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -15,8 +16,8 @@ import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
 from stages import families
-from stages.common import artifact, contract, database, recipe
-from stages.common.errors import ConfigError, NotNow
+from stages.common import artifact, contract, database, recipe, yaml
+from stages.common.errors import ConfigError, MissingInput, NotNow
 from stages.common.step import Run
 from stages.families import space
 from stages.features.features import Features
@@ -41,14 +42,21 @@ def at_hand() -> Iterator[None]:
     """Translate what a database that went away answers, at any time.
 
     Raises:
+        MissingInput: its file is damaged; no other try can help.
         NotNow: trying again can help.
 
     """
     try:
         yield
-    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, UnicodeDecodeError) as error:
         cause = error.__cause__ or error
-        said = str(getattr(cause, "orig", cause)).strip().splitlines()[0]
+        original = getattr(cause, "orig", cause)
+        said = str(original).strip().splitlines()[0]
+        if type(original) is sqlite3.DatabaseError or isinstance(original, UnicodeDecodeError):  # of SQLite's words about its own bytes
+            raise MissingInput(
+                f"the study database is damaged ({yaml.shown(said)}). Move its file away (study.db in the store, or what SUREFOOT_STUDY "
+                "names) and run again: finished trials are taken from their records."
+            ) from error
         raise NotNow(f"the study database does not answer as it should: {said}. Run again: what is gone is made again.") from error
 
 

@@ -1,5 +1,6 @@
 """The search over a table of 500 rows: a study in SQLite, records in a folder."""
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -14,7 +15,7 @@ from optuna.trial import TrialState
 
 from stages import families
 from stages.common import artifact, checkpoint, contract
-from stages.common.errors import ConfigError, Interrupted, NotNow, OutOfMemory
+from stages.common.errors import ConfigError, Interrupted, MissingInput, NotNow, OutOfMemory
 from stages.common.store import Store, open_store
 from stages.search.slots import Slots
 from tests import programs, small
@@ -191,6 +192,30 @@ def test_a_database_that_goes_away_in_the_middle_is_told_as_such(
     assert [trial.user_attrs["slot"] for trial in trials(store)] == [0], "from its record"
     do(folder, store, "search-work")
     assert len(fits) == 2
+
+
+@pytest.mark.parametrize("how", ["noise", "a page", "a name"])
+def test_a_damaged_database_is_told_with_the_way_out(folder: Path, store: Store, how: str, fits: list[dict[str, Any]]) -> None:
+    """Trying again cannot help; without its file, its trials are taken from their records."""
+    do(folder, store, "search-work")
+    path = folder / "store" / "study.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    data = path.read_bytes()
+    damaged = {
+        "noise": b"noise" * 1000,
+        "a page": data[:4096] + b"\1" * 4096 + data[8192:],
+        "a name": data.replace(b"trial_v", b"trial\xe4v", 1),
+    }
+    path.write_bytes(damaged[how])
+    for name in ("search-work", "search-create"):
+        with pytest.raises(MissingInput, match=r"^the study database is damaged \(.+\)\. Move its file away \(study\.db in the store, or"):
+            do(folder, store, name)
+    for file in (folder / "store").glob("study.db*"):
+        file.unlink()
+    for name in ("search-create", "search-work", "search-collect"):
+        do(folder, store, name)
+    assert len(fits) == len(records(store)) == 2
 
 
 def test_a_lost_database_is_made_again_from_the_records(folder: Path, store: Store, fits: list[dict[str, Any]]) -> None:
