@@ -74,12 +74,13 @@ def options(rng: random.Random) -> Iterator[tuple[str, str, str]]:
 
 
 def of_text(rng: random.Random, folder: Path) -> None:
-    """Write a file with odd values, sometimes scrambled."""
-    lines = [f"{section}: {{{key}: {value}}}\n" for section, key, value in options(rng)]
-    if rng.random() < 0.5:
-        lines += rng.choice(sorted(config.CONFIGS.glob("*.yaml"))).read_text(encoding="utf-8").splitlines(keepends=True)
-    data = "".join(lines).encode()
-    _loaded(folder, scrambled(rng, data) if rng.random() < 0.5 else data, [], {})
+    """Write a file with odd values, or scramble one that is shipped."""
+    if rng.random() < 0.3:
+        data = scrambled(rng, rng.choice(sorted(config.CONFIGS.glob("*.yaml"))).read_bytes())
+    else:
+        said = {section: (key, value) for section, key, value in options(rng)}
+        data = "".join(f"{section}:\n  {key}: {value}\n" for section, (key, value) in said.items()).encode()
+    _loaded(folder, data, [], {})
 
 
 def of_sets(rng: random.Random, folder: Path) -> None:
@@ -138,12 +139,10 @@ def scrambled(rng: random.Random, data: bytes) -> bytes:
 
 def of_csv(rng: random.Random, folder: Path) -> None:
     """Write a CSV file with odd cells, columns, names and rows, sometimes scrambled."""
-    table = odd(rng, payments(rng)).astype("str")
-    text = table.to_csv(
-        index=rng.random() < 0.05, sep=rng.choice(",,,;\t"), lineterminator=rng.choice(["\n", "\n", "\r\n"]), na_rep=rng.choice(["", "NA"])
-    )
-    data = text.encode()
-    _prepared(rng, folder, "t.csv", scrambled(rng, data) if rng.random() < 0.4 else data, [*table])
+    table, mark = odd(rng, payments(rng)).astype("str"), rng.choice([",", ";", "\t", "|"])
+    text = table.to_csv(index=rng.random() < 0.05, sep=mark, lineterminator=rng.choice(["\n", "\n", "\r\n"]), na_rep=rng.choice(["", "NA"]))
+    data = scrambled(rng, text.encode()) if rng.random() < 0.3 else text.encode()
+    _prepared(rng, folder, "t.csv", data, [*table], delimiter=mark if rng.random() < 0.95 else ",")
 
 
 def of_parquet(rng: random.Random, folder: Path) -> None:
@@ -159,7 +158,7 @@ def of_parquet(rng: random.Random, folder: Path) -> None:
     file = io.BytesIO()
     pa.parquet.write_table(made, file, row_group_size=rng.choice([1, 7, 1000]), compression=rng.choice(["none", "snappy", "zstd"]))
     data = file.getvalue()
-    _prepared(rng, folder, "t.parquet", scrambled(rng, data) if rng.random() < 0.4 else data, made.column_names)
+    _prepared(rng, folder, "t.parquet", scrambled(rng, data) if rng.random() < 0.3 else data, made.column_names)
 
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -217,19 +216,19 @@ def odd(rng: random.Random, table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _prepared(rng: random.Random, folder: Path, name: str, data: bytes, columns: list[str]) -> None:
+def _prepared(rng: random.Random, folder: Path, name: str, data: bytes, columns: list[str], **more: Any) -> None:
     """Let prepare do all its work on it, with roles that mostly fit."""
     (folder / name).write_bytes(data)
     asked: dict[str, Any] = {"label": "is_fraud", "time": "time", "entity": "customer", "id": "transaction", "amount": "amount"}
     for role in asked:
         if rng.random() < 0.1:
-            asked[role] = rng.choice([None, *columns])
+            asked[role] = rng.choice([None, None, *columns])
     asked |= {"split": rng.choice(["time", "time", "order", "random"]), "min_per_class": 1, "time_unit": rng.choice(["s", "day", "ns"])}
     asked |= {"keys": {"k": rng.sample(columns, min(2, len(columns)))}} if rng.random() < 0.2 else {}
     asked |= {"start_days": [rng.choice(columns)]} if rng.random() < 0.1 else {}
     asked |= {"max_column_auc": 1, "max_categories": rng.choice([2, 256]), "positive": rng.choice([None, None, None, 1, "0"])}
     path = folder / "t.yaml"
-    path.write_text(json.dumps({"prepare": {"source": "file", "path": name, "label_delay_days": 0, **asked}}), encoding="utf-8")
+    path.write_text(json.dumps({"prepare": {"source": "file", "path": name, "label_delay_days": 0, **asked, **more}}), encoding="utf-8")
     store = open_store(str(folder / "store"))
     step.run_step("prepare", {}, Addresses(step.pin(config.load(path, (), {}), store), store))
 
