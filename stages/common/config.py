@@ -202,7 +202,7 @@ def _typed(values: Mapping[str, Any], origins: Mapping[str, str], name: str) -> 
             more = f" ({len(others)} more wrong)" if others else ""
             reason = first["msg"].removeprefix("Value error, ")
             found = f", found {repr(first['input'])[:80]}" if first["loc"] else ""  # else: the section as a whole
-            raise ConfigError(f"{origin}: {where}: {reason}{found}{more}.") from error
+            raise ConfigError(f"{origin}: {yaml.shown(where)}: {yaml.shown(reason, 500)}{found}{more}.") from error
     for section, options in sections.items():
         for option, reason in options.unmet(sections).items():
             raise ConfigError(f"{origins.get(f'{section}.{option}', name)}: {section}.{option} {reason}.")

@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 from stages.common.errors import ConfigError
+from stages.common.yaml import shown
 
 
 class Asks(Protocol):
@@ -43,7 +44,7 @@ def merged(family: str, own: dict[str, list[Any]], changes: dict[str, list[Any]]
     """
     space = dict(own)
     for name, bounds in changes.items():
-        where = f"search.space.{family}.{name}"
+        where = shown(f"search.space.{family}.{name}")
         if name not in own:
             raise ConfigError(f"{where}: not a parameter of the space; known: {', '.join(own)}.")
         numbers = [bound for bound in bounds[:2] if not isinstance(bound, str)]

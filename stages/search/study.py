@@ -27,6 +27,9 @@ from stages.search.slots import FINISHED, Claim, Lost, Slots, immediate
 optuna.logging.disable_default_handler()
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
+WAY_OUT = (
+    "Move its file away (study.db in the store, or what SUREFOOT_STUDY names) and run again: finished trials are taken from their records."
+)
 BUDGET = {"n_trials", "timeout_minutes", "patience_trials"}  # asking for more goes on with the same study
 
 
@@ -53,10 +56,7 @@ def at_hand() -> Iterator[None]:
         original = getattr(cause, "orig", cause)
         said = str(original).strip().splitlines()[0]
         if type(original) is sqlite3.DatabaseError or isinstance(original, UnicodeDecodeError):  # of SQLite's words about its own bytes
-            raise MissingInput(
-                f"the study database is damaged ({yaml.shown(said)}). Move its file away (study.db in the store, or what SUREFOOT_STUDY "
-                "names) and run again: finished trials are taken from their records."
-            ) from error
+            raise MissingInput(f"the study database is damaged ({yaml.shown(said)}). {WAY_OUT}") from error
         raise NotNow(f"the study database does not answer as it should: {said}. Run again: what is gone is made again.") from error
 
 
@@ -175,6 +175,24 @@ def known(config: Config, run: Run, slots: Slots, slot: int) -> tuple[dict[str, 
         intermediate_values=dict(record["reports"]),
     )
     return record, trial
+
+
+def check_records(run: Run, study: optuna.Study, trials: dict[int, FrozenTrial]) -> None:
+    """Compare what the database tells of finished trials with their records, which are sealed: it has no seal of its own.
+
+    Raises:
+        MissingInput: they differ.
+
+    """
+    told: dict[int, list[Any]] = {}
+    for key in run.store.list(records(study)):
+        if record := artifact.unsealed(run.store, key):
+            value = record["value"] if record["state"] == "complete" else None  # of a pruned trial, Optuna keeps its last report
+            told.setdefault(record["slot"], []).append((record["state"], value, record["params"]))
+    for slot, trial in trials.items():
+        value = trial.value if trial.state == TrialState.COMPLETE else None
+        if slot in told and (trial.state.name.lower(), value, trial.params) not in told[slot]:
+            raise MissingInput(f"the study database is damaged (slot {slot} is not as its record tells). {WAY_OUT}")
 
 
 def _restored(slots: Slots, claim: Claim, record: dict[str, Any], trial: FrozenTrial) -> bool:

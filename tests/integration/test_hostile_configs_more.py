@@ -66,6 +66,8 @@ HOSTILE: dict[str, Hostile] = {
     "a monotone column by two": ("search: {monotone: {amount: 2}}\n", (), {}, 78, ("search.monotone.amount: Input should be -1 or 1, found 2",)),
     "a monotone column by true": ("search: {monotone: {amount: true}}\n", (), {}, 78, ("search.monotone.amount: Input should be -1 or 1, found True",)),
     "a list of monotone columns": ("search: {monotone: [amount]}\n", (), {}, 78, ("search.monotone: ", "found ['amount']")),
+    "a parameter of two lines": ('search: {space: {xgboost: {"a\\nb": 3}}}\n', (), {}, 78, ("search.space.xgboost.a\\nb: ", "found 3")),
+    "bounds of a parameter of two lines": ('search: {space: {xgboost: {"a\\nb": [3]}}}\n', (), {}, 78, ("space of xgboost: a\\nb is [3], not [low, high]",)),
     "hexadecimal rounds": ("train: {rounds: 0x10}\n", (), {}, 78, ("train.rounds: Input should be a valid integer, found '0x10'",)),
     "a seed as large as a float": ("train: {seed: 1e308}\n", (), {}, 78, ("train.seed: Input should be a valid integer, found 1e+308",)),
     "patience of none": ("train: {early_stopping_rounds: 0}\n", (), {}, 78, ("train.early_stopping_rounds: Input should be greater than or equal to 1, found 0",)),

@@ -218,6 +218,16 @@ def test_a_damaged_database_is_told_with_the_way_out(folder: Path, store: Store,
     assert len(fits) == len(records(store)) == 2
 
 
+@pytest.mark.parametrize("change", ["trial_values SET value = value + 0.25", "trial_params SET param_value = param_value * 2"])
+def test_a_database_that_differs_from_the_records_is_not_believed(folder: Path, store: Store, change: str) -> None:
+    """A flipped bit in it would make another trial the best one, or the best one another."""
+    do(folder, store, "search-work")
+    with contextlib.closing(sqlite3.connect(folder / "store" / "study.db")) as database, database:
+        database.execute(f"UPDATE {change} WHERE trial_id = 2")
+    with pytest.raises(MissingInput, match=r"^the study database is damaged \(slot 1 is not as its record tells\)\. Move its file away"):
+        do(folder, store, "search-collect")
+
+
 def test_a_lost_database_is_made_again_from_the_records(folder: Path, store: Store, fits: list[dict[str, Any]]) -> None:
     """Complete trials and pruned ones: nothing is fitted again, and what collect makes is the same bytes."""
     budget = ("search.n_trials=12", "search.rounds=60", "search.early_stopping_rounds=60")
