@@ -2,6 +2,8 @@
 
     python -m tests.scoreboard resume-xgboost [POINTS] [SEED]  fits are killed, and go on to the same model; or resume-lightgbm, ...
     python -m tests.scoreboard slots [FAULTS] [SEED]           workers are killed, and sleep, over slots in SQLite, or in SUREFOOT_STUDY
+    python -m tests.scoreboard damage [DAMAGES] [SEED]         stored objects get other bytes, and are read
+    python -m tests.scoreboard fuzz [CASES] [SEED]             readers of configs, tables and records are given what a generator makes up
     python -m tests.scoreboard table                           the table for the README, of all parts so far
 
 Each part appends its counts to docs/scoreboard.jsonl; a seed that was run is not counted again.
@@ -34,6 +36,8 @@ from stages.search.slots import Slots
 from tests import alone, servers
 from tests import searches as drills
 from tests import slots as drill
+from tests.damage import damage
+from tests.fuzz import fuzz
 from tests.unit.families.test_families import BOOSTED, PARAMS, table, written
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "scoreboard.jsonl"
@@ -275,6 +279,8 @@ PARTS: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     "optuna-alone": functools.partial(beside, "Optuna alone"),
     "postgres": functools.partial(restarts, "Postgres", signal.SIGQUIT),
     "minio": functools.partial(restarts, "MinIO", signal.SIGKILL),
+    "damage": damage,
+    "fuzz": fuzz,
 }
 
 if __name__ == "__main__":

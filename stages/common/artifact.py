@@ -6,6 +6,7 @@ In the store they are:
     <step>/<address>/manifest-<k>, void-<k>   the highest k that is not void counts
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -20,6 +21,7 @@ from stages.common import contract, log
 from stages.common.errors import MissingInput
 from stages.common.store import Store, Unreadable
 
+SEALED = re.compile(r".+/manifest-\d+|search/trials/.+\.json|runs/[^/]+/(record|closed(-\d+)?)\.json")
 BLOB_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -58,25 +60,27 @@ class Manifest:
         return re.sub(r"manifest-(\d+)$", r"void-\1", self.key)
 
 
-def seal(document: dict[str, Any]) -> bytes:
-    """Write a document with its own digest in it."""
-    return contract.dump({**document, "seal": contract.digest(document)})
+def seal(key: str, document: dict[str, Any]) -> bytes:
+    """Write a document with its place and its own digest in it, so that another one's bytes do not pass for it either."""
+    placed = {**document, "key": key}
+    return contract.dump({**placed, "seal": contract.digest(placed)})
 
 
-def opened(data: bytes) -> dict[str, Any] | None:
-    """Read a sealed document; None where its bytes are not what was written."""
+def opened(key: str, data: bytes) -> dict[str, Any] | None:
+    """Read a sealed document; None where its bytes are not what was written there."""
     try:
         document: dict[str, Any] = json.loads(data)
-        sealed = document.pop("seal")
-    except (ValueError, KeyError, AttributeError, TypeError):
+        is_whole = document.pop("seal") == contract.digest(document)
+        place = document.pop("key", key)  # early documents did not say theirs
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
-    return document if sealed == contract.digest(document) else None
+    return document if is_whole and place == key else None
 
 
 def unsealed(store: Store, key: str) -> dict[str, Any] | None:
     """Read a sealed document from the store; None where it is lost, or its bytes are not what was written."""
     try:
-        return opened(store.read(key))
+        return opened(key, store.read(key))
     except (KeyError, Unreadable):
         return None
 
@@ -143,7 +147,7 @@ def publish(store: Store, k: int, document: dict[str, Any]) -> tuple[Manifest, b
     folder = f"{contract.STEPS[document['step']].folder}/{document['address']}"
     while True:
         key = f"{folder}/manifest-{k}"
-        if store.create(key, seal(document)):
+        if store.create(key, seal(key, document)):
             return Manifest(key, document), True
         winner, k = current(store, document["step"], document["address"])
         if winner:
@@ -200,17 +204,20 @@ def all_manifests(store: Store) -> Iterator[Manifest]:
 
 
 def verify(store: Store) -> list[str]:
-    """Hash the bytes of every file of every manifest, table and config; void what is damaged and say what it was."""
-    found, checked = [], dict[str, bool]()
+    """Read every record, and hash the bytes of all files that they name; void what is damaged and say what it was."""
+    keys = store.list("")
+    voided = {key.replace("/void-", "/manifest-") for key in keys if "/void-" in key}
+    sealed = {key: unsealed(store, key) for key in keys if SEALED.fullmatch(key) and key not in voided}
+    found = [f"{key} is damaged" for key, document in sealed.items() if document is None]
+    whole = functools.cache(lambda sha256: holds(store, f"blobs/{sha256}", sha256))
     for manifest in all_manifests(store):
         for name, file in sorted(manifest.files.items()):
-            sha256 = file["sha256"]
-            if sha256 not in checked:
-                checked[sha256] = holds(store, f"blobs/{sha256}", sha256)
-            if not checked[sha256]:
-                found.append(f"{manifest.label}: {name} (blobs/{sha256}) is lost or damaged")
+            if not whole(file["sha256"]):
+                found.append(f"{manifest.label}: {name} (blobs/{file['sha256']}) is lost or damaged")
                 void(store, manifest, f"{name} is lost or damaged")
-    given = [key for folder in ("raw/", "config/") for key in store.list(folder)]
+    models = {key: document["model"]["sha256"] for key, document in sealed.items() if document and "model" in document}
+    found += [f"{key}: its model (blobs/{sha256}) is lost or damaged" for key, sha256 in models.items() if not whole(sha256)]
+    given = [key for key in keys if key.startswith(("raw/", "config/"))]
     return found + [f"{key} is damaged: submit it again" for key in given if not holds(store, key, key.split("/")[1].removesuffix(".json"))]
 
 

@@ -20,6 +20,7 @@ from stages.common import contract, yaml
 from stages.common.errors import ConfigError
 from stages.common.section import Section, other
 
+UNSAFE = re.compile(r"[\0-\x1f\x7f\ud800-\udfff]")  # in a path: of two lines, or bytes that are no UTF-8
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 STAGES = ("plan", "prepare", "search", "train", "evaluate", "validate", "deploy")
 
@@ -41,6 +42,16 @@ class Pinned:
     run: str = ""
     raw: dict[str, str] = field(default_factory=dict)  # name of a raw file: its SHA-256
     champion: dict[str, Any] | None = None  # the live package: version, generation
+
+
+class _Document(pydantic.BaseModel):
+    """What ``Config.dump`` writes."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    name: str
+    sections: dict[str, dict[str, Any]]
+    pinned: Pinned | None
 
 
 @dataclass(frozen=True)
@@ -75,10 +86,20 @@ def section_types() -> dict[str, type[Section]]:
 
 
 def parse(document: bytes, name: str) -> Config:
-    """Read what ``Config.dump`` wrote; ``name`` stands in front of messages."""
-    known = json.loads(document)
-    pinned = Pinned(**known["pinned"]) if known["pinned"] else None
-    return Config(known["name"], _typed(known["sections"], {}, name), pinned)
+    """Read what ``Config.dump`` wrote; ``name`` stands in front of messages.
+
+    Raises:
+        ConfigError: something else wrote it, or another version.
+
+    """
+    try:
+        contract.dump(json.loads(document))  # no NaN, no half of a character
+        known = _Document.model_validate_json(document, strict=True)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{name}: no config that was submitted or planned ({yaml.shown(' '.join(str(error).split()))}).") from error
+    if unlike := sorted(known.sections.keys() ^ section_types().keys()):
+        raise ConfigError(f"{name}: section {yaml.shown(unlike[0])} is missing or unknown: another version wrote it. Submit it again.")
+    return Config(known.name, _typed(known.sections, {}, name), known.pinned)
 
 
 def load(path: Path, sets: Iterable[str] = (), environment: Mapping[str, str] = os.environ) -> Config:
@@ -88,6 +109,8 @@ def load(path: Path, sets: Iterable[str] = (), environment: Mapping[str, str] = 
         ConfigError: unreadable, an unknown key (the nearest is named), or a refused value.
 
     """
+    if UNSAFE.search(str(path.absolute())):
+        raise ConfigError(f"{yaml.shown(str(path))}: its path holds what is no text. Rename it.")
     try:
         with path.open("rb") as file:
             text = file.read(yaml.MAX_BYTES + 1)  # a table given by mistake need not be read whole
@@ -98,7 +121,7 @@ def load(path: Path, sets: Iterable[str] = (), environment: Mapping[str, str] = 
     said = [(str(path), own.pop("profile", None)), *((where, value) for where, keys, value in spoken if keys == ["profile"])]
     where, profile = said[-1]
     if profile not in (None, "development", "production"):
-        raise ConfigError(f"{where}: profile {profile!r} is neither development nor production.")
+        raise ConfigError(f"{where}: profile {repr(profile)[:80]} is neither development nor production.")
     layers = [(CONFIGS / f"{layer}.yaml") for layer in ("base", profile) if layer]
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -124,19 +147,19 @@ def _mapping(document: Any, name: str, wanted: str = "sections such as `prepare:
 def _environment(environment: Mapping[str, str]) -> Iterator[tuple[str, list[str], Any]]:
     """Give who says something, of which section and key, and what."""
     for name in sorted(name for name in environment if name.startswith("SUREFOOT__")):
-        keys = name.lower().split("__")[1:]
+        keys, where = name.lower().split("__")[1:], f"environment {yaml.shown(name)}"
         if len(keys) != 2 and keys != ["profile"]:
-            raise ConfigError(f"environment {name}: write SUREFOOT__SECTION__KEY, such as SUREFOOT__TRAIN__SEED=1.")
-        yield f"environment {name}", keys, yaml.load(environment[name], f"environment {name}")
+            raise ConfigError(f"{where}: write SUREFOOT__SECTION__KEY, such as SUREFOOT__TRAIN__SEED=1.")
+        yield where, keys, yaml.load(environment[name], where)
 
 
 def _sets(sets: Iterable[str]) -> Iterator[tuple[str, list[str], Any]]:
     for entry in sets:
         key, equals, value = entry.partition("=")
-        keys = key.strip().split(".")
+        keys, where = key.strip().split("."), f"--set {yaml.shown(entry)}"
         if not equals or (len(keys) != 2 and keys != ["profile"]):
-            raise ConfigError(f"--set {entry}: write section.key=value, such as train.seed=1.")
-        yield f"--set {entry}", keys, yaml.load(value, f"--set {entry}")
+            raise ConfigError(f"{where}: write section.key=value, such as train.seed=1.")
+        yield where, keys, yaml.load(value, where)
 
 
 def _lay(values: dict[str, Any], layer: dict[str, Any], name: str, origins: dict[str, str], folder: Path) -> None:
@@ -144,11 +167,13 @@ def _lay(values: dict[str, Any], layer: dict[str, Any], name: str, origins: dict
     types = section_types()
     for section, keys in layer.items():
         if section not in types:
-            raise ConfigError(f"{name}: unknown section {section!r}{_nearest(section, types)}")
+            raise ConfigError(f"{name}: unknown section {section[:200]!r}{_nearest(section, types)}")
         for key, value in _mapping(keys, f"{name}: {section}", "keys and values").items():
             fields = types[section].model_fields
             if key not in fields:
-                raise ConfigError(f"{name}: unknown key {section}.{' '.join(key.split())}{_nearest(key, fields, section + '.')}")
+                raise ConfigError(
+                    f"{name}: unknown key {section}.{yaml.shown(' '.join(key.split()))}{_nearest(key, fields, section + '.')}"
+                )
             extra = fields[key].json_schema_extra
             is_place = isinstance(extra, dict) and extra.get("path") and isinstance(value, str) and not _is_address(value)
             values.setdefault(section, {})[key] = str(folder / value) if is_place else value
@@ -177,7 +202,7 @@ def _typed(values: Mapping[str, Any], origins: Mapping[str, str], name: str) -> 
             more = f" ({len(others)} more wrong)" if others else ""
             reason = first["msg"].removeprefix("Value error, ")
             found = f", found {repr(first['input'])[:80]}" if first["loc"] else ""  # else: the section as a whole
-            raise ConfigError(f"{origin}: {where}: {reason}{found}{more}.") from error
+            raise ConfigError(f"{origin}: {yaml.shown(where)}: {yaml.shown(reason, 500)}{found}{more}.") from error
     for section, options in sections.items():
         for option, reason in options.unmet(sections).items():
             raise ConfigError(f"{origins.get(f'{section}.{option}', name)}: {section}.{option} {reason}.")

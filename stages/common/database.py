@@ -1,6 +1,7 @@
 """Where the studies are: SUREFOOT_STUDY, or a SQLite file in a folder store."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from stages.common.errors import ConfigError, NotNow
@@ -22,8 +23,11 @@ def url(store: Store) -> str:
         raise ConfigError(
             "SUREFOOT_STUDY: an s3 store needs a Postgres database for its studies: postgresql://user:password@host/database."
         )
-    if given and not given.startswith(("sqlite:///", "postgresql://")):
+    file = given.removeprefix("sqlite:///").partition("?")[0] if given.startswith("sqlite:///") else ""
+    if given and not given.startswith("postgresql://") and file in {"", ":memory:"}:
         raise ConfigError("SUREFOOT_STUDY: neither postgresql://user:password@host/database nor sqlite:///file.")
+    if file and not (folder := Path(file).absolute().parent).is_dir():
+        raise ConfigError(f"SUREFOOT_STUDY: there is no folder {folder} for the database's file. Make it, or name another one.")
     return given or f"sqlite:///{store.address}/study.db"
 
 
@@ -42,6 +46,7 @@ def connect(address: str) -> Any:
     """Connect to a Postgres.
 
     Raises:
+        ConfigError: it is no address of a Postgres.
         NotNow: nobody answers there, or it refuses us.
 
     """
@@ -49,6 +54,10 @@ def connect(address: str) -> Any:
 
     try:
         return psycopg2.connect(address, **PATIENCE)
-    except psycopg2.OperationalError as error:
-        where = address.rpartition("@")[2]
-        raise NotNow(f"the study database at {where} does not answer: {str(error).strip().splitlines()[0]}") from error
+    except (psycopg2.OperationalError, psycopg2.ProgrammingError) as error:
+        said = str(error).strip().splitlines()[0]
+        if said.startswith("invalid "):  # of the address, which stands in the message, and the password in it
+            said = said.partition(" in URI: ")[0].partition(" token: ")[0]
+            raise ConfigError(f"SUREFOOT_STUDY: {said}. Write postgresql://user:password@host/database.") from None
+        where = address.removeprefix("postgresql://").rpartition("@")[2].partition("?")[0]
+        raise NotNow(f"the study database at {where} does not answer: {said}") from error

@@ -53,7 +53,8 @@ def barred(store: Store) -> set[str]:
 def add(store: Store, generation: dict[str, Any]) -> dict[str, Any] | None:
     """Write the next generation; None when somebody else wrote it first."""
     made = {**generation, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    key, data = f"{FOLDER}{made['generation']:08d}.json", artifact.seal(made)
+    key = f"{FOLDER}{made['generation']:08d}.json"
+    data = artifact.seal(key, made)
     # A create whose answer was lost finds its own bytes: then the generation is ours after all.
     return made if store.create(key, data) or store.read(key) == data else None
 

@@ -20,7 +20,7 @@ from minio.error import InvalidResponseError, S3Error, ServerError
 from minio.helpers import DictType, check_bucket_name
 from minio.signer import sign_v4_s3
 
-from stages.common.errors import ConfigError, NotNow, SurefootError
+from stages.common.errors import ConfigError, NotNow, SurefootError, UsageError
 from stages.common.store import BLOCK, MARKED, MARKER, Head, Keys, Store, Unreadable, blocks, checked, checked_prefix, on_disk, retry, save
 
 TIMEOUT = urllib3.Timeout(connect=5, read=5)  # seconds; each is for one step forward, not for the whole transfer
@@ -40,8 +40,9 @@ def open_s3(address: str, *, prove: bool = True) -> "S3Store":
     bucket, _, prefix = address.removeprefix("s3://").rstrip("/").partition("/")
     try:
         check_bucket_name(bucket, strict=True)
-    except ValueError as error:
-        raise ConfigError(f"{address}: {error}. Give s3://bucket/prefix.") from error
+        checked_prefix(prefix)
+    except (ValueError, UsageError) as error:
+        raise ConfigError(f"{address}: {str(error).rstrip('.')}. Give s3://bucket/prefix.") from error
     # A secret that came from a file often ends in a newline, which no header may hold.
     values = {name: os.environ.get(name, "").strip() for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     if missing := [name for name, value in values.items() if not value]:
@@ -49,7 +50,7 @@ def open_s3(address: str, *, prove: bool = True) -> "S3Store":
     endpoint, access_key, secret_key = values.values()
     try:
         provider = StaticProvider(access_key, secret_key, os.environ.get("AWS_SESSION_TOKEN"))
-        store = S3Store(bucket, checked(prefix) + "/" if prefix else "", endpoint, provider)
+        store = S3Store(bucket, prefix + "/" if prefix else "", endpoint, provider)
     except ValueError as error:
         raise ConfigError(f"AWS_ENDPOINT_URL {endpoint!r}: {error}. Give http://host:port or https://host.") from error
     if prove:

@@ -19,7 +19,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from stages.common import artifact, checkpoint, config, contract, log, recipe, registry, telemetry
@@ -27,7 +27,7 @@ from stages.common.address import Addresses
 from stages.common.artifact import Artifact, Manifest
 from stages.common.config import Config, Pinned
 from stages.common.contract import STEPS, Item
-from stages.common.errors import Interrupted, MissingInput, NotNow, OutOfMemory, SurefootError, UsageError
+from stages.common.errors import DataError, Interrupted, MissingInput, NotNow, OutOfMemory, SurefootError, UsageError
 from stages.common.store import Store, open_store
 
 BUG = 70
@@ -137,15 +137,14 @@ def raw_digest(store: Store, place: str, option: str = "prepare.path") -> str:
         if path.is_dir():
             return contract.digest(listing(store, path))
         key = f"scratch/raw/{contract.digest([str(path.resolve()), *(getattr(stat, name) for name in UNCHANGED)])}"
-        try:
-            return store.read(key).decode()
-        except KeyError:
-            found = contract.file_digest(path)
+        if remembered := artifact.unsealed(store, key):
+            return str(remembered["sha256"])
+        found = contract.file_digest(path)
     except FileNotFoundError as error:
         raise MissingInput(f"{path}: the table is not there. Set {option} in the config.") from error
     except OSError as error:
         raise MissingInput(f"{path}: the table cannot be read ({error.strerror}). Set {option} to a file.") from error
-    store.replace(key, found.encode())
+    store.replace(key, artifact.seal(key, {"sha256": found}))
     return found
 
 
@@ -160,11 +159,14 @@ def listing(store: Store, folder: Path) -> dict[str, dict[str, str]]:
 
     Raises:
         MissingInput: there is no file.
+        DataError: a file's name is no text.
 
     """
     files = shown(folder)
     if not files:
         raise MissingInput(f"{folder}: the folder holds no file. Set prepare.path to a table, or to a folder of tables.")
+    if odd := [path for path in files if re.search("[\ud800-\udfff]", str(path))]:
+        raise DataError(f"{folder}: the name of {odd[0].name!a} is no UTF-8. Rename it.")
     return {"files": {path.relative_to(folder).as_posix(): raw_digest(store, str(path)) for path in files}}
 
 
@@ -173,20 +175,37 @@ def _download(store: Store, key: str, path: Path) -> str:
     try:
         found = store.download(key, path)
         with path.open("rb") as file:
-            if file.read(len(LISTING)) != LISTING:
+            if file.read(len(LISTING)) != LISTING or found != key.removeprefix("raw/"):
                 return found
-        files = json.loads(path.read_bytes())["files"]
+        if (files := _listed(path)) is None:
+            return found
         path.unlink()
         for name, sha256 in files.items():
             target = path / name
-            if not target.resolve().is_relative_to(path.resolve()):
-                raise MissingInput(f"{store.address}/{key}: names a file outside of its folder: {name[:100]!r}.")
             target.parent.mkdir(parents=True, exist_ok=True)
             if store.download(f"raw/{sha256}", target) != sha256:
                 return ""
     except KeyError as error:
         raise MissingInput(f"{store.address}/{key}: the table is not there. Upload it again with `surefoot submit`.") from error
     return found
+
+
+def _listed(path: Path) -> dict[str, str] | None:
+    """Give the digests that a listing names; None where it is none: a table of JSON, which prepare refuses."""
+    try:
+        files: dict[str, str] = json.loads(path.read_bytes())["files"]
+        folders = {folder for name in files for folder in PurePosixPath(name).parents}
+        is_one = all(_is_name(name, folders) and re.fullmatch("[0-9a-f]{64}", sha256) for name, sha256 in files.items())
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    return files if is_one else None
+
+
+def _is_name(name: str, folders: set[PurePosixPath]) -> bool:
+    """Tell whether a file of a folder can have this name: it leads nowhere else, and is no folder of another one."""
+    parts = PurePosixPath(name).parts
+    is_inside = bool(parts) and parts[0] != "/" and ".." not in parts and PurePosixPath(name) not in folders
+    return is_inside and b"\0" not in os.fsencode(name) and len(name) < 1000 and all(len(os.fsencode(part)) < 256 for part in parts)
 
 
 # --- the life of a step ---------------------------------------------------------------------------
@@ -404,12 +423,12 @@ def _item(step: str, text: str, resolved: Config) -> Item:
     try:
         item = json.loads(text)
         assert isinstance(item, dict)
-    except (ValueError, AssertionError) as error:
-        raise UsageError(f'--item {text!r}: give a JSON object such as {{"family": "xgboost"}}.') from error
+    except (ValueError, AssertionError, RecursionError) as error:
+        raise UsageError(f'--item {text[:100]!r}: give a JSON object such as {{"family": "xgboost"}}.') from error
     if item and not STEPS[step].item:
-        raise UsageError(f"--item {text!r}: {step} has no items.")
+        raise UsageError(f"--item {text[:100]!r}: {step} has no items.")
     if missing := [name for name in STEPS[step].item if name not in item]:
         raise UsageError(f'--item lacks {", ".join(missing)}: {step} works on one item, such as {{"family": "xgboost"}}.')
     if item and {name: item[name] for name in STEPS[step].item} not in (known := resolved.items(step)):
-        raise UsageError(f"--item {text!r}: this config has only {', '.join(contract.label(step, one) for one in known)}.")
+        raise UsageError(f"--item {text[:100]!r}: this config has only {', '.join(contract.label(step, one) for one in known)}.")
     return {name: str(value) for name, value in item.items()}

@@ -143,6 +143,8 @@ def on_disk(path: Path) -> Iterator[None]:
             raise NotNow(f"{said}. Look at the disk or its network, then run again.") from error
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
             raise ConfigError(f"{said}. Let user {os.getuid()} write there, or set another store.") from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise ConfigError(f"{said}. Set another store.") from error
         if error.errno in {errno.ENOTDIR, errno.EEXIST}:
             raise ConfigError(f"{said}. A file stands where a folder is needed: move it away or set another store.") from error
         raise

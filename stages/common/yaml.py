@@ -74,6 +74,11 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.number)
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.number)
 
 
+def shown(text: str, most: int = 200) -> str:
+    """Give what somebody wrote as a message may hold it: in one line, not turned round, and not for ever."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:most])
+
+
 def load(text: bytes | str, name: str) -> Any:
     """Read one document; ``name`` stands in front of messages.
 
@@ -92,6 +97,6 @@ def load(text: bytes | str, name: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "start"
-        raise ConfigError(f"{name}: {place}: {error.problem}.") from error
+        raise ConfigError(f"{name}: {place}: {shown(str(error.problem))}.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{name}: {str(error).splitlines()[0]}.") from error

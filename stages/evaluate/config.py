@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from stages.common.section import Section, result
 from stages.common.section import path as file
 
+LARGEST = 1e15  # cost of one row: sums of it are numbers still
+
 
 class Costs(BaseModel):
     """What a wrong answer costs, in the currency of the table."""
@@ -13,14 +15,14 @@ class Costs(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     missed: float | Literal["amount"]  # per missed positive; amount: the row's own, as prepare.amount names it
-    false_alarm: float = Field(ge=0)  # per alarm for nothing
+    false_alarm: float = Field(ge=0, le=LARGEST)  # per alarm for nothing
 
     @field_validator("missed", mode="before")
     @classmethod
     def _is_a_cost(cls, given: Any) -> Any:
-        if given == "amount" or (isinstance(given, int | float) and not isinstance(given, bool) and given > 0):
+        if given == "amount" or (isinstance(given, int | float) and not isinstance(given, bool) and 0 < given <= LARGEST):
             return given
-        raise ValueError("give a number above 0, or the word amount for the row's own (prepare.amount)")
+        raise ValueError("give a number above 0, or the word amount for the row's own (prepare.amount); at most 1e15")
 
 
 class Config(Section):

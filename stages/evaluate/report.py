@@ -111,7 +111,7 @@ def _keep(store: Store, record: dict[str, Any], page: str, figures: bytes) -> di
     while True:
         made = {**record, "at": at, "report": _kept(run, "report", "html", number)}
         key = _kept(run, "closed", "json", number)
-        if not store.create(key, artifact.seal(made)):
+        if not store.create(key, artifact.seal(key, made)):
             there = artifact.unsealed(store, key)
             if there is None or {**there, "at": at} != made:
                 number += 1

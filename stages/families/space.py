@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 from stages.common.errors import ConfigError
+from stages.common.yaml import shown
 
 
 class Asks(Protocol):
@@ -43,7 +44,7 @@ def merged(family: str, own: dict[str, list[Any]], changes: dict[str, list[Any]]
     """
     space = dict(own)
     for name, bounds in changes.items():
-        where = f"search.space.{family}.{name}"
+        where = shown(f"search.space.{family}.{name}")
         if name not in own:
             raise ConfigError(f"{where}: not a parameter of the space; known: {', '.join(own)}.")
         numbers = [bound for bound in bounds[:2] if not isinstance(bound, str)]
@@ -53,6 +54,8 @@ def merged(family: str, own: dict[str, list[Any]], changes: dict[str, list[Any]]
             space[name] = bounds
         elif kind is int and any(not float(bound).is_integer() for bound in numbers):
             raise ConfigError(f"{where}: {bounds!r} are no integers, as {name} needs.")
+        elif own[name][1] == 1.0 and numbers[1] > 1:
+            raise ConfigError(f"{where}: {bounds!r} is a share of rows or columns: at most 1.")
         else:
             space[name] = [*map(kind, numbers), *bounds[2:]]
     return space

@@ -82,7 +82,7 @@ def write(made: Plan) -> str:
     artifact.keep(addresses.store, address := f"config/{sha256}.json", document, sha256)
     plans = {row.label: addresses.plan_document(row.step, row.item) for row in made.rows}
     record = {"run": pinned.run, "name": addresses.config.name, "config": address, "plans": plans}
-    addresses.store.create(f"runs/{pinned.run}/record.json", artifact.seal(record))
+    addresses.store.create(key := f"runs/{pinned.run}/record.json", artifact.seal(key, record))
     log.info("run.planned", run=pinned.run, **made.todo())
     return address
 

@@ -12,6 +12,7 @@ def collect(config: Config, run: Run) -> dict[str, Any]:
     """Write down all finished slots and the best one.
 
     Raises:
+        MissingInput: the database tells something else than the trials' records.
         NotNow: the budget is not met, so the search has to go on first.
 
     """
@@ -24,6 +25,7 @@ def collect(config: Config, run: Run) -> dict[str, Any]:
         slots = studies.load(config, run)
         slots.reconcile()
         trials = studies.finished(slots.study)
+    studies.check_records(run, slots.study, trials)
     if not studies.is_over(config, trials):
         raise NotNow(f"{len(trials)} of {config.n_trials} trials are finished. Run search-work, then collect, again.")
     told: list[dict[str, Any]] = [

@@ -1,9 +1,18 @@
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
 from stages.common.section import Section, other, result
+
+LARGEST = 1e9  # bound of a search space
+
+
+def _no_boolean(given: Any) -> Any:
+    """Refuse true, which counts as 1 in Python."""
+    if isinstance(given, bool):
+        raise ValueError("Input should be -1 or 1")  # noqa: TRY004 - what pydantic makes its own error of
+    return given
 
 
 class Config(Section):
@@ -23,7 +32,9 @@ class Config(Section):
     early_stopping_rounds: int = result(40, "rounds without a better valid score after which a fit stops", ge=1)
     space: dict[str, dict[str, list[Any]]] = result({}, "changes of a family's search space: {xgboost: {max_depth: [3, 8]}}")
     balanced: bool = result(False, "give both labels the same weight, in trials and final fits")
-    monotone: dict[str, Literal[-1, 1]] = result({}, "features of which more may only mean more risk (1), or less (-1)")
+    monotone: dict[str, Annotated[Literal[-1, 1], BeforeValidator(_no_boolean)]] = result(
+        {}, "features of which more may only mean more risk (1), or less (-1)"
+    )
     gpu_enabled: bool = result(True, "train on a GPU where there is one and the library can use it")
     workers: int | None = other(None, "search processes of each family at once; null: one, or one per GPU of this machine", ge=1, le=64)
 
@@ -38,7 +49,7 @@ class Config(Section):
                 raise ValueError(f"space is given for {family!r}, which is not among families: {', '.join(self.families)}")
             for name, bounds in changes.items():
                 if not _are_bounds(bounds):
-                    raise ValueError(f"space of {family}: {name} is {bounds!r}, not [low, high], [low, high, log] or a list of words")
+                    raise ValueError(f"space of {family}: {name} is {bounds!r}, not [low, high], [low, high, log] (0 to 1e9) or words")
         return self
 
     @model_validator(mode="after")
@@ -57,7 +68,7 @@ def _are_bounds(bounds: list[Any]) -> bool:
         case [str(), *more]:
             return all(isinstance(word, str) for word in more)
         case [int() | float() as low, int() | float() as high]:
-            return low < high
+            return 0 <= low < high <= LARGEST
         case [int() | float() as low, int() | float() as high, "log"]:
-            return 0 < low < high
+            return 0 < low < high <= LARGEST
     return False

@@ -16,6 +16,8 @@ def create(config: Config, run: Run) -> dict[str, Any]:
 
     name = studies.name(config, run)
     studies.options(config, run)  # refused before a trial is begun
+    if config.space:
+        studies.asked(config, run)  # that too
     with studies.at_hand():
         storage = studies.storage(run, create=True)
         study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)

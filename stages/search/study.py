@@ -5,6 +5,7 @@ A slot is finished when a trial of it is complete or pruned. Suggestions are see
 
 import contextlib
 import hashlib
+import sqlite3
 import statistics
 import warnings
 from collections.abc import Iterable, Iterator
@@ -16,8 +17,8 @@ import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
 from stages import families
-from stages.common import artifact, contract, database, recipe
-from stages.common.errors import ConfigError, NotNow
+from stages.common import artifact, contract, database, recipe, yaml
+from stages.common.errors import ConfigError, MissingInput, NotNow
 from stages.common.step import Run
 from stages.families import space
 from stages.features.features import Features
@@ -28,6 +29,9 @@ from stages.search.slots import FINISHED, Claim, Lost, Slots, immediate
 optuna.logging.disable_default_handler()
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
+WAY_OUT = (
+    "Move its file away (study.db in the store, or what SUREFOOT_STUDY names) and run again: finished trials are taken from their records."
+)
 BUDGET = {"n_trials", "timeout_minutes", "patience_trials"}  # asking for more goes on with the same study
 
 
@@ -43,14 +47,18 @@ def at_hand() -> Iterator[None]:
     """Translate what a database that went away answers, at any time.
 
     Raises:
+        MissingInput: its file is damaged; no other try can help.
         NotNow: trying again can help.
 
     """
     try:
         yield
-    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, UnicodeDecodeError) as error:
         cause = error.__cause__ or error
-        said = str(getattr(cause, "orig", cause)).strip().splitlines()[0]
+        original = getattr(cause, "orig", cause)
+        said = str(original).strip().splitlines()[0]
+        if type(original) is sqlite3.DatabaseError or isinstance(original, UnicodeDecodeError):  # of SQLite's words about its own bytes
+            raise MissingInput(f"the study database is damaged ({yaml.shown(said)}). {WAY_OUT}") from error
         raise NotNow(f"the study database does not answer as it should: {said}. Run again: what is gone is made again.") from error
 
 
@@ -169,6 +177,24 @@ def known(config: Config, run: Run, slots: Slots, slot: int) -> tuple[dict[str, 
         intermediate_values=dict(record["reports"]),
     )
     return record, trial
+
+
+def check_records(run: Run, study: optuna.Study, trials: dict[int, FrozenTrial]) -> None:
+    """Compare what the database tells of finished trials with their records, which are sealed: it has no seal of its own.
+
+    Raises:
+        MissingInput: they differ.
+
+    """
+    told: dict[int, list[Any]] = {}
+    for key in run.store.list(records(study)):
+        if record := artifact.unsealed(run.store, key):
+            value = record["value"] if record["state"] == "complete" else None  # of a pruned trial, Optuna keeps its last report
+            told.setdefault(record["slot"], []).append((record["state"], value, record["params"]))
+    for slot, trial in trials.items():
+        value = trial.value if trial.state == TrialState.COMPLETE else None
+        if slot in told and (trial.state.name.lower(), value, trial.params) not in told[slot]:
+            raise MissingInput(f"the study database is damaged (slot {slot} is not as its record tells). {WAY_OUT}")
 
 
 def _restored(slots: Slots, claim: Claim, record: dict[str, Any], trial: FrozenTrial) -> bool:

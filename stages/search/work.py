@@ -282,7 +282,7 @@ def _fit(search: _Search, claim: "Claim", params: dict[str, Any], key: str, chec
             record |= {"state": "complete", "value": fitted.score, "rounds": fitted.rounds, "device": fitted.device}
             record["model"] = artifact.put(run.store, path)
     record |= {"reports": sorted(reports.values.items()), "seconds": round(time.monotonic() - started, 3), "began": checkpoint.began}
-    run.store.create(key, artifact.seal(record))
+    run.store.create(key, artifact.seal(key, record))
     return artifact.unsealed(run.store, key) or record
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from stages import families
-from stages.common import contract, log, memory
+from stages.common import artifact, contract, log, memory
 from stages.common.errors import ConfigError, OutOfMemory
 from stages.common.step import Run
 from stages.families import device, metrics, need
@@ -26,7 +26,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
 
     def go_down() -> None:
         if rung + 1 < rungs:
-            run.store.replace(_place(run), str(rung + 1).encode())
+            run.store.replace(_place(run), artifact.seal(_place(run), {"rung": rung + 1}))
 
     try:
         with memory.watched(go_down, run.folder):
@@ -110,10 +110,8 @@ def _place(run: Run) -> str:
 
 def _rung(run: Run, least: int) -> int:
     """Give the rung of the memory ladder that the last attempt left, or that the search came to."""
-    try:
-        return max(least, int(run.store.read(_place(run))))
-    except KeyError:
-        return least
+    left = artifact.unsealed(run.store, _place(run))
+    return max(least, left["rung"]) if left else least
 
 
 def _tables(run: Run) -> list[Table]:

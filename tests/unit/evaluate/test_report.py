@@ -290,7 +290,7 @@ def test_a_run_is_closed_once(accepted: Pipeline) -> None:
 
     assert again == record
     assert accepted.store.read(f"runs/{RUN}/report.html") == page.encode()
-    assert artifact.opened(accepted.store.read(f"runs/{RUN}/closed.json")) == record == report.closed(accepted.store, RUN)
+    assert artifact.unsealed(accepted.store, f"runs/{RUN}/closed.json") == record == report.closed(accepted.store, RUN)
     assert (record["status"], record["verdict"]) == ("Failed", "accepted")
     assert record["steps"]["train/xgboost"] == "found"
     assert record["steps"]["deploy"] == "missing"

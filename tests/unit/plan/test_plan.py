@@ -141,7 +141,7 @@ def test_a_damaged_record_is_no_dead_end(toy: Pipeline) -> None:
 def test_the_newest_record_of_a_config_is_taken(toy: Pipeline) -> None:
     for stamp, value in (("20260101T000000Z", 1), ("20260102T000000Z", 2), ("20260103T000000Z", 3)):
         record: dict[str, Any] = {"run": stamp, "name": "toy" if value < 3 else "other", "plans": {}}
-        toy.store.create(f"runs/{stamp}-toy/record.json", artifact.seal(record))
+        toy.store.create(key := f"runs/{stamp}-toy/record.json", artifact.seal(key, record))
         toy.store.create(f"runs/{stamp}-toy/report.html", b"")
     assert plans.last_record(toy.store, "toy")["run"] == "20260102T000000Z"
     assert plans.last_record(toy.store, "none") == {}

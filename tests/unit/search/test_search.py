@@ -1,5 +1,6 @@
 """The search over a table of 500 rows: a study in SQLite, records in a folder."""
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -16,7 +17,7 @@ from optuna.trial import TrialState
 from stages import families
 from stages.common import artifact, checkpoint, contract
 from stages.common.checkpoint import Checkpoint
-from stages.common.errors import ConfigError, Interrupted, NotNow, OutOfMemory
+from stages.common.errors import ConfigError, Interrupted, MissingInput, NotNow, OutOfMemory
 from stages.common.store import Store, open_store
 from stages.families import need
 from stages.features import features
@@ -152,7 +153,7 @@ def test_a_damaged_record_is_not_believed(
 def test_the_models_of_all_finished_trials_are_kept(folder: Path, store: Store) -> None:
     do(folder, store, "search-work")
     for key in records(store):
-        record = artifact.opened(store.read(key))
+        record = artifact.unsealed(store, key)
         assert record
         blob = f"blobs/{record['model']['sha256']}"
         assert artifact.sha256(store.read(blob)) == record["model"]["sha256"]
@@ -219,6 +220,40 @@ def test_a_database_that_goes_away_in_the_middle_is_told_as_such(
     assert [trial.user_attrs["slot"] for trial in trials(store)] == [0], "from its record"
     do(folder, store, "search-work")
     assert len(fits) == 2
+
+
+@pytest.mark.parametrize("how", ["noise", "a page", "a name"])
+def test_a_damaged_database_is_told_with_the_way_out(folder: Path, store: Store, how: str, fits: list[dict[str, Any]]) -> None:
+    """Trying again cannot help; without its file, its trials are taken from their records."""
+    do(folder, store, "search-work")
+    path = folder / "store" / "study.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    data = path.read_bytes()
+    damaged = {
+        "noise": b"noise" * 1000,
+        "a page": data[:4096] + b"\1" * 4096 + data[8192:],
+        "a name": data.replace(b"trial_v", b"trial\xe4v", 1),
+    }
+    path.write_bytes(damaged[how])
+    for name in ("search-work", "search-create"):
+        with pytest.raises(MissingInput, match=r"^the study database is damaged \(.+\)\. Move its file away \(study\.db in the store, or"):
+            do(folder, store, name)
+    for file in (folder / "store").glob("study.db*"):
+        file.unlink()
+    for name in ("search-create", "search-work", "search-collect"):
+        do(folder, store, name)
+    assert len(fits) == len(records(store)) == 2
+
+
+@pytest.mark.parametrize("change", ["trial_values SET value = value + 0.25", "trial_params SET param_value = param_value * 2"])
+def test_a_database_that_differs_from_the_records_is_not_believed(folder: Path, store: Store, change: str) -> None:
+    """A flipped bit in it would make another trial the best one, or the best one another."""
+    do(folder, store, "search-work")
+    with contextlib.closing(sqlite3.connect(folder / "store" / "study.db")) as database, database:
+        database.execute(f"UPDATE {change} WHERE trial_id = 2")
+    with pytest.raises(MissingInput, match=r"^the study database is damaged \(slot 1 is not as its record tells\)\. Move its file away"):
+        do(folder, store, "search-collect")
 
 
 def test_a_lost_database_is_made_again_from_the_records(folder: Path, store: Store, fits: list[dict[str, Any]]) -> None:

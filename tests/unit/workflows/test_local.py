@@ -199,8 +199,9 @@ def test_a_step_that_does_not_stop_is_killed(toy: Pipeline, monkeypatch: pytest.
 @pytest.mark.usefixtures("quick")
 def test_a_gated_step_is_not_started(toy: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     gated = work.Toy("toy-c", reads=("toy-a", "toy-b"), gate=("toy-a", "verdict", "yes"))
-    monkeypatch.setitem(contract.STEPS, "toy-c", gated)
-    assert ended(walk(toy, "toy.value=2")) == {"a": "made", "b": "made", "c": "gated"}
+    with monkeypatch.context() as patch:  # undone before the toy is taken away, or the step would outlive it
+        patch.setitem(contract.STEPS, "toy-c", gated)
+        assert ended(walk(toy, "toy.value=2")) == {"a": "made", "b": "made", "c": "gated"}
     assert work.calls() == ["toy-a", "toy-b"]
 
 
