@@ -29,6 +29,7 @@ from stages.features import features
 from stages.prepare import generate
 from stages.search import slots as module
 from stages.search import study as studies
+from stages.search.patience import patiently
 from tests import slots as toy
 
 FAMILY = {"family": "xgboost"}
@@ -263,8 +264,12 @@ def finished(database: str, study: str) -> dict[int, tuple[int, float]]:
         JOIN trial_user_attributes a ON a.trial_id = t.trial_id AND a.key = 'slot' LEFT JOIN trial_values v ON v.trial_id = t.trial_id
         WHERE study_name = :study AND t.state IN ('COMPLETE', 'PRUNED')"""
     engine = sqlalchemy.create_engine(database)
-    with engine.connect() as connection:
-        rows = connection.execute(text(asked), {"study": study}).all()
+
+    def ask() -> list[Any]:
+        with engine.connect() as connection:
+            return [*connection.execute(text(asked), {"study": study})]
+
+    rows = patiently(engine, ask)  # a drill may have just taken it away
     engine.dispose()
     return {int(slot): (trial, float("-inf") if value is None else value) for slot, trial, value in rows}
 

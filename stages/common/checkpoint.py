@@ -112,12 +112,12 @@ class Checkpoint:
 
     def save(self, data: bytes) -> None:
         """Write the state over the older of the two files."""
-        number = f"{self._saves:012d}"
+        number, began = f"{self._saves:012d}", time.monotonic()
         head = f"{number} {self._digest(number, data)}\n".encode()
         self.store.replace(self._keys()[self._saves % 2], head + data)
-        log.info("checkpoint.saved", name=self.name, bytes=len(data))
         self._saves += 1
         self._saved_at = time.monotonic()
+        log.info("checkpoint.saved", name=self.name, bytes=len(data), seconds=round(self._saved_at - began, 3))
 
     def drop(self) -> None:
         """Forget the state: the fit's result is safe elsewhere."""

@@ -1,0 +1,110 @@
+"""What slots, leases, borders, checkpoints and records cost beside a plain loop over the same trials: CPU seconds of both process trees.
+
+SUREFOOT_BENCH_PAIRS says how many interleaved pairs; the issue's own number is 20.
+"""
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from stages.common import artifact, config, recipe, step
+from stages.common.address import Addresses
+from stages.common.store import open_store
+
+PAIRS = int(os.environ.get("SUREFOOT_BENCH_PAIRS", "3"))
+SMALL = int(os.environ.get("SUREFOOT_BENCH_SMALLER", "1"))  # times fewer rows
+SHAPES = {"narrow": (384_000 // SMALL, 15), "wide": (200_000 // SMALL, 430)}
+CONFIG = """
+common: {checkpoint_interval_minutes: 0.5}
+prepare: {source: file, path: table.parquet, label: y, time: t, engineered: []}
+search: {families: [FAMILY], n_trials: 4, rounds: 200}
+"""
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepare a table of one shape."""
+    rows, columns = SHAPES[request.param]
+    made = tmp_path_factory.mktemp(request.param)
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.standard_normal((rows, columns), dtype=np.float32), columns=[f"f{n}" for n in range(columns)])
+    odds = table["f0"] + table["f1"] * table["f2"] + np.sin(3 * table["f3"]) - 3.5
+    table["y"] = (rng.random(rows) < 1 / (1 + np.exp(-odds))).astype(int)
+    table["t"] = np.arange(rows)
+    table.to_parquet(made / "table.parquet")
+    return made
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _run(*command: str) -> tuple[float, str]:
+    before = _cpu()
+    environment = {**os.environ, "PYTHONPATH": str(recipe.ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
+    done = subprocess.run([sys.executable, *command], cwd=recipe.ROOT, check=True, capture_output=True, text=True, env=environment)
+    return _cpu() - before, done.stderr
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize("family", ["xgboost", "lightgbm", "catboost"])
+def test_price_of_trials(folder: Path, family: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Interleaved pairs of a search and of a plain loop over what it fitted, round for round."""
+    (folder / "bench.yaml").write_text(CONFIG.replace("FAMILY", family))
+    store = open_store(str(folder / "store"))
+    ratios, saving, storage = [], [], []
+    for pair in range(PAIRS):
+        sets = [f"search.seed={pair}"]
+        planned = Addresses(step.pin(config.load(folder / "bench.yaml", sets, {}), store), store)
+        step.run_step("prepare", {}, planned)
+        words = ["--config", str(folder / "bench.yaml"), "--store", store.address, "--set", *sets, "--item", json.dumps({"family": family})]
+        ours, said = 0.0, ""
+        for name in ("create", "work", "collect"):
+            seconds, logged = _run("-m", f"stages.search.{name}", *words)
+            ours, said = ours + seconds, said + logged
+        told, models = _trials(planned, family)
+        prepared = planned.find("prepare", {})
+        assert prepared
+        for split in ("train", "valid"):
+            path = folder / f"{split}.parquet"
+            path.unlink(missing_ok=True)
+            store.download(f"blobs/{prepared.files[f'{split}.parquet']['sha256']}", path)
+        (folder / "trials.json").write_text(json.dumps([family, told]))
+        plain, _ = _run("-m", "tests.bench.plain_trials", str(folder))
+        ratios.append(ours / plain)
+        lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+        saved = sum(line["seconds"] for line in lines if line["event"] == "checkpoint.saved")
+        saving.append(saved / sum(line["seconds"] for line in lines if line["event"] == "trial.done"))
+        kept = sum(head.size for key in store.list(f"search/trials/{family}-") + store.list("scratch/search/") if (head := store.head(key)))
+        storage.append((kept + sum(models.values())) / sum(models.values()))
+    mean, error = statistics.fmean(ratios), statistics.stdev(ratios) / PAIRS**0.5 if PAIRS > 1 else float("nan")
+    bound = mean + float(stats.t.ppf(0.975, max(PAIRS - 1, 1))) * error
+    with capsys.disabled():
+        sys.stdout.write(f"\nsearch / plain loop, {folder.name}, {family}, {PAIRS} pairs: mean {mean:.3f}, at most {bound:.3f} (95 %), ")
+        sys.stdout.write(f"{[round(one, 3) for one in ratios]}; in saving {max(saving):.1%}; storage {max(storage):.2f} x the models\n")
+    assert len(ratios) == PAIRS
+
+
+def _trials(planned: Addresses, family: str) -> tuple[list[Any], dict[str, int]]:
+    """Give what was fitted: parameters and rounds; and the sizes of the models."""
+    planned.forget()
+    found = planned.find("search-collect", {"family": family})
+    assert found
+    told = json.loads(planned.store.read(f"blobs/{found.files['trials.json']['sha256']}"))
+    models = {}
+    for key in planned.store.list(f"search/trials/{family}-"):
+        record = artifact.unsealed(planned.store, key)
+        if record and "model" in record:
+            models[record["model"]["sha256"]] = record["model"]["size"]
+    return [(one["params"], max(map(int, one["reports"]))) for one in told], models
