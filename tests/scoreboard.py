@@ -244,8 +244,8 @@ def restarts(what: str, number: signal.Signals, count: int, seed: int) -> list[d
 def _restart(
     server: servers.Server, number: signal.Signals, rng: random.Random, ended: threading.Event, journal: drills.Journal, back: list[float]
 ) -> None:
-    """Restart a server again and again, whenever there was some work since the last time."""
-    while not ended.wait(rng.uniform(0.2, 2)):
+    """Restart a server again and again, whenever there was some work since the last time, and all who waited for it could try again."""
+    while not ended.wait(rng.uniform(5.5, 7)):
         if any(line[0] > max(back, default=0) for line in journal.lines()[-1:]):
             back.append(servers.restart(server, number, rng, 30 if rng.random() < 0.05 else 3)[1])
 

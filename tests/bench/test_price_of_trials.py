@@ -1,6 +1,6 @@
 """What slots, leases, borders, checkpoints and records cost beside a plain loop over the same trials: CPU seconds of both process trees.
 
-SUREFOOT_BENCH_PAIRS says how many interleaved pairs; the issue's own number is 20.
+SUREFOOT_BENCH_PAIRS says how many interleaved pairs, SUREFOOT_BENCH_TRIALS how many trials each has.
 """
 
 import json
@@ -21,13 +21,14 @@ from stages.common import artifact, config, recipe, step
 from stages.common.address import Addresses
 from stages.common.store import open_store
 
+TRIALS = os.environ.get("SUREFOOT_BENCH_TRIALS", "12")
 PAIRS = int(os.environ.get("SUREFOOT_BENCH_PAIRS", "3"))
 SMALL = int(os.environ.get("SUREFOOT_BENCH_SMALLER", "1"))  # times fewer rows
 SHAPES = {"narrow": (384_000 // SMALL, 15), "wide": (200_000 // SMALL, 430)}
 CONFIG = """
 common: {checkpoint_interval_minutes: 0.5}
 prepare: {source: file, path: table.parquet, label: y, time: t, engineered: []}
-search: {families: [FAMILY], n_trials: 4, rounds: 200}
+search: {families: [FAMILY], n_trials: TRIALS, rounds: 200}
 """
 
 
@@ -61,9 +62,9 @@ def _run(*command: str) -> tuple[float, str]:
 @pytest.mark.parametrize("family", ["xgboost", "lightgbm", "catboost"])
 def test_price_of_trials(folder: Path, family: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Interleaved pairs of a search and of a plain loop over what it fitted, round for round."""
-    (folder / "bench.yaml").write_text(CONFIG.replace("FAMILY", family))
+    (folder / "bench.yaml").write_text(CONFIG.replace("FAMILY", family).replace("TRIALS", TRIALS))
     store = open_store(str(folder / "store"))
-    ratios, saving, storage = [], [], []
+    ratios, saving, storage, spent = [], [], [], []
     for pair in range(PAIRS):
         sets = [f"search.seed={pair}"]
         planned = Addresses(step.pin(config.load(folder / "bench.yaml", sets, {}), store), store)
@@ -83,6 +84,7 @@ def test_price_of_trials(folder: Path, family: str, capsys: pytest.CaptureFixtur
         (folder / "trials.json").write_text(json.dumps([family, told]))
         plain, _ = _run("-m", "tests.bench.plain_trials", str(folder))
         ratios.append(ours / plain)
+        spent.append(f"{ours:.0f} s beside {plain:.0f} s")
         lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
         saved = sum(line["seconds"] for line in lines if line["event"] == "checkpoint.saved")
         saving.append(saved / sum(line["seconds"] for line in lines if line["event"] == "trial.done"))
@@ -92,7 +94,8 @@ def test_price_of_trials(folder: Path, family: str, capsys: pytest.CaptureFixtur
     bound = mean + float(stats.t.ppf(0.975, max(PAIRS - 1, 1))) * error
     with capsys.disabled():
         sys.stdout.write(f"\nsearch / plain loop, {folder.name}, {family}, {PAIRS} pairs: mean {mean:.3f}, at most {bound:.3f} (95 %), ")
-        sys.stdout.write(f"{[round(one, 3) for one in ratios]}; in saving {max(saving):.1%}; storage {max(storage):.2f} x the models\n")
+        sys.stdout.write(f"{[round(one, 3) for one in ratios]} ({', '.join(spent)}); ")
+        sys.stdout.write(f"in saving {max(saving):.1%}; storage {max(storage):.2f} x the models\n")
     assert len(ratios) == PAIRS
 
 
