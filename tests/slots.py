@@ -25,6 +25,13 @@ from stages.search.slots import Lost, Slots
 SHAPES = {"x": FloatDistribution(0, 1), "depth": IntDistribution(1, 3)}
 NAMES = SHAPES.keys()
 STEPS = (10, 20, 30)
+OPENED: list[sqlalchemy.Engine] = []
+
+
+def let_go() -> None:
+    """Close the connections of all databases that were opened: a Postgres has a hundred."""
+    while OPENED:
+        OPENED.pop().dispose()
 
 
 class Killed(BaseException):
@@ -61,6 +68,7 @@ def storage(url: str, *, create: bool = False) -> optuna.storages.RDBStorage:
     lite = url.startswith("sqlite")
     arguments: dict[str, Any] = {"connect_args": {"timeout": 60, "isolation_level": None}} if lite else {"pool_size": 2}
     made = optuna.storages.RDBStorage(url.replace("postgresql:", "postgresql+psycopg2:"), arguments, skip_table_creation=not create)
+    OPENED.append(made.engine)
     if lite:
         module.immediate(made.engine)
         with made.engine.connect() as connection:

@@ -1,6 +1,6 @@
 """What memory a fit needs, told before it begins.
 
-tests/bench/test_memory.py measured the constants; a GPU's follow from how the libraries lay out their tables there.
+tests/bench/test_estimates_of_memory.py measured the constants; a GPU's follow from how the libraries lay out their tables there.
 """
 
 import math

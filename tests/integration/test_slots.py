@@ -5,6 +5,7 @@ import os
 import random
 import secrets
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -22,11 +23,10 @@ KILLS = int(os.environ.get("SUREFOOT_KILLS", "300"))  # kill points of one test
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Give the address of a database: once SQLite, once Postgres."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/study.db"
-    return str(request.getfixturevalue("postgres"))
+    yield f"sqlite:///{tmp_path}/study.db" if request.param == "sqlite" else str(request.getfixturevalue("postgres"))
+    drill.let_go()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What fits need beside what is allowed, and what follows from it; tests/bench/test_memory.py measures how good the estimates are."""
+"""What memory a fit is said to need: tests/bench/test_estimates_of_memory.py measures how good that is."""
 
 import resource
 from collections.abc import Iterator
