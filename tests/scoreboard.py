@@ -1,10 +1,14 @@
 """Faults by the hundred: what a crash costs, counted part by part.
 
-    python -m tests.scoreboard resume-xgboost [POINTS] [SEED]  fits are killed, and go on to the same model; or resume-lightgbm, ...
-    python -m tests.scoreboard slots [FAULTS] [SEED]           workers are killed, and sleep, over slots in SQLite, or in SUREFOOT_STUDY
-    python -m tests.scoreboard damage [DAMAGES] [SEED]         stored objects get other bytes, and are read
-    python -m tests.scoreboard fuzz [CASES] [SEED]             readers of configs, tables and records are given what a generator makes up
-    python -m tests.scoreboard table                           the table for the README, of all parts so far
+    python -m tests.scoreboard PART [COUNT] [SEED]
+    python -m tests.scoreboard table                  the table for the README, of all parts so far
+
+    resume-FAMILY                                     fits are killed, and go on to the same model
+    slots, slots-postgres                             workers without work are killed at any commit, and sleep beyond their leases
+    searches, searches-postgres                       workers of whole searches are killed, told to stop, and put to sleep amid fits
+    postgres, minio                                   the study's database, or the store, is restarted amid searches
+    damage, fuzz                                      whatever is stored is damaged; whatever is read is made up
+    plain-script, optuna-alone                        the same kills without Surefoot
 
 Each part appends its counts to docs/scoreboard.jsonl; a seed that was run is not counted again.
 """
@@ -22,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,22 +110,33 @@ def _seconds(work: Callable[[], Any]) -> float:
     return time.monotonic() - started
 
 
-def slots(faults: int, seed: int) -> list[dict[str, Any]]:
+@contextlib.contextmanager
+def database(place: str, folder: Path) -> Iterator[str]:
+    """Give the address of a database: a Postgres of its own, or the SQLite file that a store has (nothing is said of it then)."""
+    if place == "SQLite":
+        yield ""
+        return
+    (folder / "postgres").mkdir()
+    with servers.PostgresServer(folder / "postgres") as server:
+        yield server.address
+
+
+def slots(place: str, faults: int, seed: int) -> list[dict[str, Any]]:
     """Kill and put to sleep four workers at one study, whose budget grows, until there were so many of both."""
-    given = os.environ.get("SUREFOOT_STUDY", "")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, database(place, Path(folder)) as given:
         url = given or f"sqlite:///{folder}/study.db"
         name, storage = secrets.token_hex(6), drill.storage(url, create=True)
         made = Slots(optuna.create_study(study_name=name, storage=storage, direction="maximize"), storage)
         made.create()
-        crew = drill.Crew(url, name, Path(folder), random.Random(f"{seed}/{url[:6]}"), 4)
+        (Path(folder) / "records").mkdir()
+        crew = drill.Crew(url, name, Path(folder) / "records", random.Random(f"{seed}/{place}"), 4)
         budget = 0
         while crew.killed < faults or crew.stopped < faults:
             budget += 10
             made.grow(budget)
             crew.meet(budget, faults, faults)
-            drill.check(url, name, budget, Path(folder))
-    place = "Postgres" if given else "SQLite"
+            drill.check(url, name, budget, crew.records)
+        drill.let_go()
     verdict = f"{budget} slots of {budget} finished once, none running"
     return [
         {
@@ -141,13 +156,12 @@ def slots(faults: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def searches(faults: int, seed: int) -> list[dict[str, Any]]:
+def searches(place: str, faults: int, seed: int) -> list[dict[str, Any]]:
     """Kill, stop and put to sleep the workers of whole searches, one study after the other, whose budgets are raised twice."""
-    rng = random.Random(f"{seed}/searches")
+    rng = random.Random(f"{seed}/searches" + ("" if place == "SQLite" else f"/{place}"))
     sums: Counter[str] = Counter()
     recovery: list[float] = []
-    given = os.environ.get("SUREFOOT_STUDY", "")
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, database(place, Path(name)) as given:
         folder = Path(name)
         address = drills.lay_out(folder).store.address
         while sum(sums[kind] for kind in ("killed", "told to stop", "put to sleep")) < faults:
@@ -167,7 +181,6 @@ def searches(faults: int, seed: int) -> list[dict[str, Any]]:
             recovery += crew.journal.recovery(crew.killed)
             sums.update({"killed": len(crew.killed), "told to stop": crew.told, "put to sleep": crew.slept})
             sums.update(searches=1, fitted=fitted, redone=redone)
-    place = "Postgres" if given else "SQLite"
     recovered = sorted(recovery)
     verdict = f"{sums['searches']} searches, each slot finished once; {sums['redone']} of {sums['fitted']} borders fitted twice"
     verdict += f"; back at work in {_percentile(recovered, 95):.1f} s (95 %)"
@@ -273,8 +286,10 @@ def markdown() -> str:
 
 PARTS: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     **{f"resume-{name}": functools.partial(resume, name) for name in BOOSTED},
-    "slots": slots,
-    "searches": searches,
+    "slots": functools.partial(slots, "SQLite"),
+    "slots-postgres": functools.partial(slots, "Postgres"),
+    "searches": functools.partial(searches, "SQLite"),
+    "searches-postgres": functools.partial(searches, "Postgres"),
     "plain-script": functools.partial(beside, "a plain script"),
     "optuna-alone": functools.partial(beside, "Optuna alone"),
     "postgres": functools.partial(restarts, "Postgres", signal.SIGQUIT),
@@ -290,7 +305,7 @@ if __name__ == "__main__":
             sys.stdout.write(markdown())
         case [part, *numbers] if part in PARTS:
             count, seed = (*map(int, numbers), *(20, 1)[len(numbers) :])
-            if any((row["part"], row["seed"]) == (part, seed) for row in rows() if part not in ("slots", "searches")):
+            if any((row["part"], row["seed"]) == (part, seed) for row in rows()):
                 sys.exit(f"{part} was run with seed {seed}: give another one")
             made = [{"part": part, "seed": seed, **row} for row in PARTS[part](count, seed)]
             with FILE.open("a", encoding="utf-8") as file:
