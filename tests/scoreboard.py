@@ -210,6 +210,7 @@ def beside(kind: str, faults: int, seed: int) -> list[dict[str, Any]]:
     verdict = f"{sums['again']} of {sums['fitted']} borders fitted again"
     if kind != "a plain script":
         verdict += f"; {sums['beyond']} trials beyond the budgets of {sums['searches']} searches, {sums['running']} left running or waiting"
+        verdict += f", {sums['crashed']} workers crashed by themselves"
     fault = f"{kind}: its worker is killed amid fits, SQLite"
     return [{"fault": fault, "how": "SIGKILL at random", "runs": sums["killed"], "lost": sums["lost"], "verdict": verdict}]
 
