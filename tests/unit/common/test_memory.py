@@ -58,7 +58,7 @@ def test_in_a_container_the_mount_is_the_group(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_group_that_does_not_tell_of_files_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """gVisor's has no memory.stat."""
+    """Those of gVisor have no memory.stat."""
     mount = lay_out(tmp_path, monkeypatch, V2, "cgroup2")
     group(mount / "pod", "1000", 900, 300)
     (mount / "pod" / "memory.stat").unlink()
