@@ -234,13 +234,17 @@ class Slots:
                 self.release(claim)
 
     def release(self, claim: Claim) -> None:
-        """Let the next worker have the slot at once; the attempt's trial is failed when it is taken over."""
-        self._let_go(claim)
+        """Let the next worker have the slot at once; the attempt's trial is failed when it is taken over.
 
-    def _let_go(self, claim: Claim, until: float = 0, *, failed: int = 0) -> Any:
+        A server that is away is not waited for: what ended the work may have done so already, and the lease runs out by itself.
+        """
+        self._let_go(claim, waits=False)
+
+    def _let_go(self, claim: Claim, until: float = 0, *, failed: int = 0, waits: bool = True) -> Any:
         return self._one_row(
             """UPDATE surefoot_slots SET failures = failures + :failed, lease_until = :until
             WHERE study = :study AND slot = :slot AND attempt = :attempt AND NOT closed RETURNING failures""",
+            waits=waits,
             **{**vars(claim), "until": until, "failed": failed},
         )
 
@@ -317,11 +321,11 @@ class Slots:
     def _study(self) -> dict[str, Any]:
         return {"study": self.study.study_name}
 
-    def _one_row(self, statement: str, **values: Any) -> Any:
+    def _one_row(self, statement: str, *, waits: bool = True, **values: Any) -> Any:
         """Run one statement; give the row that it changed or found, None where there was none."""
-        return next(iter(self._run(statement, **values)), None)
+        return next(iter(self._run(statement, waits=waits, **values)), None)
 
-    def _run(self, statement: str, **values: Any) -> Sequence[Any]:
+    def _run(self, statement: str, *, waits: bool = True, **values: Any) -> Sequence[Any]:
         """Run one statement in a transaction of its own; give its rows."""
 
         def run() -> Sequence[Any]:
@@ -329,7 +333,7 @@ class Slots:
                 result = connection.execute(text(statement), {**self._study, "lease": self.lease, **values})
                 return result.all() if result.returns_rows else []
 
-        return patiently(self._storage.engine, run)
+        return patiently(self._storage.engine, run) if waits else run()
 
 
 @functools.cache
