@@ -443,6 +443,7 @@ def test_a_trial_too_large_for_any_rung_draws_others(folder: Path, store: Store,
     (study,) = optuna.get_all_study_summaries(storage := f"sqlite:///{store.address}/study.db")[-1:]
     made = optuna.load_study(study_name=study.study_name, storage=storage).trials
     assert max(trial.params["max_depth"] for trial in made if trial.state == TrialState.FAIL) >= 30
+    assert {trial.user_attrs["rung"] for trial in made} == {0}, "the others have room with all bins"
 
 
 def test_an_attempt_that_came_further_and_failed_is_no_bad_slot(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
