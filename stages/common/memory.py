@@ -48,10 +48,11 @@ def allowed() -> tuple[float, str]:
     """
     own, shares = resident(), int(os.environ.get("SUREFOOT_SHARES", "1"))
     found: list[tuple[float, str]] = [(own + bound.limit - bound.used(), bound.name) for bound in bounds()]
-    found += [(bound.limit / shares, bound.name) for bound in bounds() if bound.name != "ulimit -v"]
+    each = f", for each of {shares} workers" if shares > 1 else ""
+    found += [(bound.limit / shares, bound.name + each) for bound in bounds() if bound.name != "ulimit -v"]
     if (machine := Path("/proc/meminfo")).exists():
         told = {name: 1024 * int(value.split()[0]) for name, value in (line.split(":") for line in machine.read_text().splitlines())}
-        found += [(own + told["MemAvailable"], "what is free on this machine"), (told["MemTotal"] / shares, "this machine")]
+        found += [(own + told["MemAvailable"], "what is free on this machine"), (told["MemTotal"] / shares, "this machine" + each)]
     return min(found, default=(float("inf"), ""))
 
 

@@ -78,7 +78,7 @@ def test_those_who_share_a_machine_are_allowed_a_part(monkeypatch: pytest.Monkey
     monkeypatch.setenv("SUREFOOT_SHARES", "1000")
     part, by = memory.allowed()
     assert 0 < part < alone
-    assert by in ("this machine", "the cgroup")
+    assert by in ("this machine, for each of 1000 workers", "the cgroup, for each of 1000 workers")
 
 
 def test_this_machine_allows_no_more_than_it_has() -> None:
