@@ -197,9 +197,10 @@ class Slots:
         try:
             self.study.tell(trial, None if state == TrialState.PRUNED else value, state=state)
         except (ValueError, optuna.exceptions.UpdateFinishedTrialError) as error:
-            if self._state(trial) == TrialState.RUNNING:
+            if (now := self._state(trial)) == TrialState.RUNNING:
                 raise
-            raise Lost(f"slot {claim.slot} of {self.study.study_name}: attempt {claim.attempt} was taken over") from error
+            if now not in FINISHED:  # else it was done, but the answer got lost: others can only fail it
+                raise Lost(f"slot {claim.slot} of {self.study.study_name}: attempt {claim.attempt} was taken over") from error
         self._close(claim.slot)
 
     @contextlib.contextmanager
