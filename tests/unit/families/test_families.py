@@ -295,6 +295,24 @@ def test_a_signal_after_the_last_border_saves_it(name: str, store: Store, monkey
     assert last.rounds == (1 if name == "logistic" else 60)
 
 
+@EACH
+@pytest.mark.usefixtures("stoppable")
+def test_a_signal_while_a_border_is_reported_saves_it(name: str, store: Store) -> None:
+    """The report waits for a database that is away, and looks whether it is told to stop."""
+    at = 1 if name == "logistic" else 30
+
+    def report(rounds: int, _value: float | None) -> None:
+        if rounds == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+            checkpoint.end_if_told()
+
+    with pytest.raises(Interrupted), Checkpoint(store, "fit", 1000) as saved:
+        families.fit(name, PARAMS[name], table(400, 0), table(200, 1), **SETTINGS, checkpoint=saved, report=report)
+    last = Borders(None, "auc", 1, 1, Checkpoint(store, "fit", 0))
+    assert last.load()
+    assert last.rounds == at
+
+
 @EACH_BOOSTED
 def test_fewer_bins_are_fewer_thresholds(name: str) -> None:
     rows = table(2000, 0)
