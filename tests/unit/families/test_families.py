@@ -385,6 +385,7 @@ def test_the_ladder_ends_at_the_cpu_where_a_fallback_is_accepted(monkeypatch: py
     monkeypatch.setattr(device, "gpus", lambda: 1)
     asked = [("catboost", True, True), ("catboost", True, False), ("catboost", False, True), ("lightgbm", True, True)]
     assert [families.rungs(name, gpu=gpu, accept_degraded=accepts) for name, gpu, accepts in asked] == [4, 1, 3, 3]
+    assert families.rungs("logistic", gpu=True, accept_degraded=True) == 1, "without bins nothing is given up"
     assert [families.fallback(rung) for rung in (0, 1, 3)] == [
         [],
         ["128 bins for lack of memory"],
