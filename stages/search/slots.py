@@ -21,6 +21,7 @@ import contextlib
 import functools
 import math
 import os
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -204,10 +205,11 @@ class Slots:
         self._close(claim.slot)
 
     @contextlib.contextmanager
-    def kept(self, claim: Claim, hangs_after: float = math.inf) -> Iterator[Hold]:
+    def kept(self, claim: Claim, hangs_after: float = math.inf, scratch: Path | None = None) -> Iterator[Hold]:
         """Renew the lease until the end, beside whatever is done. At the end it is let go.
 
         A process whose work shows no sign of life for ``hangs_after`` seconds is ended, as if its server had gone: to be tried again.
+        Nobody else would remove its ``scratch`` then.
         """
         ended, hold = threading.Event(), Hold()
 
@@ -216,6 +218,8 @@ class Slots:
                 hold.renewals += 1  # counted, since a process that was put to sleep does not hang
                 if hold.renewals * self.lease / 3 > hangs_after:
                     log.error("slot.hangs", slot=claim.slot, attempt=claim.attempt, seconds=hangs_after, exit=NotNow.code)
+                    if scratch:
+                        shutil.rmtree(scratch, ignore_errors=True)
                     os._exit(NotNow.code)
                 try:
                     self.renew(claim)

@@ -99,7 +99,7 @@ def _attempt(search: _Search, claim: "Claim") -> None:
     # Before it drew other parameters, a slot may have been finished, and its worker killed before it could tell.
     record, known = (claim.draw and studies.known(search.config, search.run, slots, claim.slot)) or (None, None)
     try:
-        with slots.kept(claim, search.config.border_minutes * 60) as hold:
+        with slots.kept(claim, search.config.border_minutes * 60, search.run.folder) as hold:
             if begun := slots.begin(claim, search.space.keys(), known):
                 if record:
                     studies.tell(slots, claim, begun[0], record)
