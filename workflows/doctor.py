@@ -248,11 +248,13 @@ def room(asked: _Asked) -> Iterator[Finding]:
     search = asked.config["search"]
     for name in search.families:
         spaces = space.merged(name, families.load(name).SPACE, search.space.get(name, {}))
-        fits = need.Fits(name, sizes, balanced=search.balanced, shipped=True, held=LOADED)
+        gpu = search.gpu_enabled and families.can_use_gpu(name)
+        fits = need.Fits(name, sizes, balanced=search.balanced, shipped=True, gpu=gpu, held=LOADED)
         small, large = (fits.need(params, 0) for params in (need.least(spaces), need.most(spaces)))
         told = f"{said}; {name} needs about {small / 1e9:.1f} to {large / 1e9:.1f}"
-        last = families.rungs(name, gpu=False, accept_degraded=asked.config["common"].accept_degraded) - 1
-        if fits.need(need.least(spaces), last) > most:
+        rungs = families.rungs(name, gpu=search.gpu_enabled, accept_degraded=asked.config["common"].accept_degraded)
+        rung, _ = need.first_rung(fits, need.least(spaces), 0, rungs)
+        if rung is None:
             yield Finding("memory", "fail", told, need.ADVICE, ConfigError.code)
         elif large > most:
             yield Finding("memory", "warn", told, "The largest trees are fitted with fewer bins, or not at all.")

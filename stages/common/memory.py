@@ -48,10 +48,11 @@ def allowed() -> tuple[float, str]:
     """
     own, shares = resident(), int(os.environ.get("SUREFOOT_SHARES", "1"))
     found: list[tuple[float, str]] = [(own + bound.limit - bound.used(), bound.name) for bound in bounds()]
-    found += [(bound.limit / shares, bound.name) for bound in bounds() if bound.name != "ulimit -v"]
+    each = f", for each of {shares} workers" if shares > 1 else ""
+    found += [(bound.limit / shares, bound.name + each) for bound in bounds() if bound.name != "ulimit -v"]
     if (machine := Path("/proc/meminfo")).exists():
         told = {name: 1024 * int(value.split()[0]) for name, value in (line.split(":") for line in machine.read_text().splitlines())}
-        found += [(own + told["MemAvailable"], "what is free on this machine"), (told["MemTotal"] / shares, "this machine")]
+        found += [(own + told["MemAvailable"], "what is free on this machine"), (told["MemTotal"] / shares, "this machine" + each)]
     return min(found, default=(float("inf"), ""))
 
 
@@ -78,7 +79,7 @@ def _cgroup(folder: Path) -> Bound | None:
             said = (folder / name).read_text().strip()
         except OSError:
             continue
-        if said == "max" or int(said) >= UNLIMITED:
+        if said == "max" or int(said) >= UNLIMITED or not (folder / current).exists():
             return None
         return Bound("the cgroup", int(said), functools.partial(_used, folder / current, folder / "memory.stat", prefix))
     return None
@@ -86,7 +87,7 @@ def _cgroup(folder: Path) -> Bound | None:
 
 def _used(current: Path, stat: Path, prefix: str) -> int:
     """Bytes of a cgroup's memory that are no copies of files: those go before anybody is killed."""
-    told = dict(line.split(" ", 1) for line in stat.read_text().splitlines())
+    told = dict(line.split(" ", 1) for line in stat.read_text().splitlines()) if stat.exists() else {}  # gVisor has none
     return int(current.read_text()) - sum(int(told.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
 
 
@@ -100,7 +101,7 @@ def _cgroups() -> Iterator[Path]:
     for mount in mounts:
         head, _, tail = mount.partition(" - ")
         root, point = head.split()[3:5]
-        kind, _, options = tail.split()
+        kind, *_, options = tail.split()  # who mounted it may have named no source
         if kind == "cgroup2":
             paths = [path for controllers, path in own if not controllers]
         elif kind == "cgroup" and "memory" in options.split(","):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # whoever asks for GPUs alone does not wait for tables and me
 NAMES = ("xgboost", "lightgbm", "catboost", "logistic")
 # What a fit is tried with, one after the other, as memory does not suffice.
 LADDER: tuple[dict[str, Any], ...] = ({"bins": None}, {"bins": 128}, {"bins": 64}, {"bins": 64, "gpu": False})
+BINNED = ("xgboost", "lightgbm", "catboost")  # those whose numbers are put into bins
 ON_GPU = ("xgboost", "catboost")  # those that are published for a GPU too: on a CPU beside a GPU they fell back
 
 
@@ -69,8 +70,10 @@ def load(name: str) -> ModuleType:
 
 
 def rungs(name: str, *, gpu: bool, accept_degraded: bool) -> int:
-    """Count the rungs of the ladder that a fit may go down: one where no fallback is accepted, the CPU's where it is on a GPU."""
-    return (len(LADDER) if gpu and can_use_gpu(name) else len(LADDER) - 1) if accept_degraded else 1
+    """Count the rungs of the ladder that a fit may go down: one where no fallback is accepted or would help, on a GPU the CPU's too."""
+    if not accept_degraded or name not in BINNED:
+        return 1
+    return len(LADDER) if gpu and can_use_gpu(name) else len(LADDER) - 1
 
 
 def can_use_gpu(name: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from stages.common.checkpoint import Checkpoint
+from stages.common.errors import Interrupted
 from stages.families import metrics
 from stages.features.features import Table
 
@@ -68,8 +69,15 @@ class Borders:
         if score is None or self._best is None or score > self._best:
             self.best_rounds, self._best = rounds, score
         self._scores.append((rounds, score))
-        if self._report:
-            self._report(rounds, score)
+        try:
+            if self._report:
+                self._report(rounds, score)
+        except Interrupted:  # while it waited for a server: the border is there, and is not lost for that
+            self._save(dump)
+            raise
+        self._save(dump)
+
+    def _save(self, dump: Callable[[], bytes]) -> None:
         if self._checkpoint:
             self._checkpoint.border(lambda: json.dumps([self._scores, self.best_rounds, self._best]).encode() + b"\n" + dump())
 

@@ -20,6 +20,7 @@ BINS = {"xgboost": 256, "lightgbm": 255, "catboost": 254, "logistic": 0}  # the 
 LOOKED = 10_000  # rows that values are counted in
 SAMPLED = 200_000  # rows that LightGBM finds bins by
 FEW = 50_000  # rows that logistic fits on, or scores at a time, at most
+DEEPEST, TINY = 60, 1e-18  # what a space may ask beyond them is as much more than any machine has
 SURE = 1.5  # times what is allowed, and no estimate was as much too high
 SMALLEST = {"max_depth": 0, "num_leaves": 0, "depth": 0, "min_child_weight": 1}  # the end of a range where trees are smallest
 ADVICE = "Give the step more memory, or take fewer rows (prepare.sample_size), or accept a fallback (common.accept_degraded)."
@@ -121,13 +122,14 @@ class Fits:
         total = self.sizes.bins(bins)
         if self.family == "xgboost":
             weight = rows * (0.5 if self.balanced else self.sizes.positives)  # no node has less than min_child_weight of it
-            nodes = min(0.9 * 2.0 ** int(params.get("max_depth", 6)), weight / float(params.get("min_child_weight", 1)))
+            least = max(float(params.get("min_child_weight", 1)), TINY)
+            nodes = min(0.9 * 2.0 ** min(int(params.get("max_depth", 6)), DEEPEST), weight / least)
             return 16 * total * nodes
         if self.family == "lightgbm":
             return 18.0 * total * int(params.get("num_leaves", 31))
         if self.family == "catboost":
             each = 30 + 45 * min(1, 20_000 / max(rows, 1))  # measured: of few rows it keeps more
-            return each * total * 2.0 ** int(params.get("depth", 6))
+            return each * total * 2.0 ** min(int(params.get("depth", 6)), DEEPEST)
         return 0.0
 
 

@@ -21,6 +21,7 @@ import contextlib
 import functools
 import math
 import os
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -197,16 +198,18 @@ class Slots:
         try:
             self.study.tell(trial, None if state == TrialState.PRUNED else value, state=state)
         except (ValueError, optuna.exceptions.UpdateFinishedTrialError) as error:
-            if self._state(trial) == TrialState.RUNNING:
+            if (now := self._state(trial)) == TrialState.RUNNING:
                 raise
-            raise Lost(f"slot {claim.slot} of {self.study.study_name}: attempt {claim.attempt} was taken over") from error
+            if now not in FINISHED:  # else it was done, but the answer got lost: others can only fail it
+                raise Lost(f"slot {claim.slot} of {self.study.study_name}: attempt {claim.attempt} was taken over") from error
         self._close(claim.slot)
 
     @contextlib.contextmanager
-    def kept(self, claim: Claim, hangs_after: float = math.inf) -> Iterator[Hold]:
+    def kept(self, claim: Claim, hangs_after: float = math.inf, scratch: Path | None = None) -> Iterator[Hold]:
         """Renew the lease until the end, beside whatever is done. At the end it is let go.
 
         A process whose work shows no sign of life for ``hangs_after`` seconds is ended, as if its server had gone: to be tried again.
+        Nobody else would remove its ``scratch`` then.
         """
         ended, hold = threading.Event(), Hold()
 
@@ -215,6 +218,8 @@ class Slots:
                 hold.renewals += 1  # counted, since a process that was put to sleep does not hang
                 if hold.renewals * self.lease / 3 > hangs_after:
                     log.error("slot.hangs", slot=claim.slot, attempt=claim.attempt, seconds=hangs_after, exit=NotNow.code)
+                    if scratch:
+                        shutil.rmtree(scratch, ignore_errors=True)
                     os._exit(NotNow.code)
                 try:
                     self.renew(claim)
@@ -234,13 +239,17 @@ class Slots:
                 self.release(claim)
 
     def release(self, claim: Claim) -> None:
-        """Let the next worker have the slot at once; the attempt's trial is failed when it is taken over."""
-        self._let_go(claim)
+        """Let the next worker have the slot at once; the attempt's trial is failed when it is taken over.
 
-    def _let_go(self, claim: Claim, until: float = 0, *, failed: int = 0) -> Any:
+        A server that is away is not waited for: what ended the work may have done so already, and the lease runs out by itself.
+        """
+        self._let_go(claim, waits=False)
+
+    def _let_go(self, claim: Claim, until: float = 0, *, failed: int = 0, waits: bool = True) -> Any:
         return self._one_row(
             """UPDATE surefoot_slots SET failures = failures + :failed, lease_until = :until
             WHERE study = :study AND slot = :slot AND attempt = :attempt AND NOT closed RETURNING failures""",
+            waits=waits,
             **{**vars(claim), "until": until, "failed": failed},
         )
 
@@ -317,11 +326,11 @@ class Slots:
     def _study(self) -> dict[str, Any]:
         return {"study": self.study.study_name}
 
-    def _one_row(self, statement: str, **values: Any) -> Any:
+    def _one_row(self, statement: str, *, waits: bool = True, **values: Any) -> Any:
         """Run one statement; give the row that it changed or found, None where there was none."""
-        return next(iter(self._run(statement, **values)), None)
+        return next(iter(self._run(statement, waits=waits, **values)), None)
 
-    def _run(self, statement: str, **values: Any) -> Sequence[Any]:
+    def _run(self, statement: str, *, waits: bool = True, **values: Any) -> Sequence[Any]:
         """Run one statement in a transaction of its own; give its rows."""
 
         def run() -> Sequence[Any]:
@@ -329,7 +338,7 @@ class Slots:
                 result = connection.execute(text(statement), {**self._study, "lease": self.lease, **values})
                 return result.all() if result.returns_rows else []
 
-        return patiently(self._storage.engine, run)
+        return patiently(self._storage.engine, run) if waits else run()
 
 
 @functools.cache

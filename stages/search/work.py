@@ -99,7 +99,7 @@ def _attempt(search: _Search, claim: "Claim") -> None:
     # Before it drew other parameters, a slot may have been finished, and its worker killed before it could tell.
     record, known = (claim.draw and studies.known(search.config, search.run, slots, claim.slot)) or (None, None)
     try:
-        with slots.kept(claim, search.config.border_minutes * 60) as hold:
+        with slots.kept(claim, search.config.border_minutes * 60, search.run.folder) as hold:
             if begun := slots.begin(claim, search.space.keys(), known):
                 if record:
                     studies.tell(slots, claim, begun[0], record)
@@ -123,12 +123,13 @@ def _try(search: _Search, claim: "Claim", trial: "optuna.Trial", reports: "_Repo
     from stages.families import space
     from stages.search.slots import Lost
 
-    rungs = _rungs(search.config, search.run)
+    rungs, has_room = _rungs(search.config, search.run), False
     try:
         params = space.suggest(trial, search.space)
         if (rung := _with_room(search, claim, params)) > claim.rung:
             search.slots.go_down(claim, trial, rung)
             return
+        has_room = True
         with memory.watched(lambda: _end(search, claim, trial), search.run.folder):
             _finish(search, claim, trial, params, reports)
     except (Lost, OptunaError, SQLAlchemyError, OSError):  # the surroundings', not the fit's
@@ -137,7 +138,8 @@ def _try(search: _Search, claim: "Claim", trial: "optuna.Trial", reports: "_Repo
         if isinstance(error, SurefootError) and not isinstance(error, OutOfMemory):
             raise
         told = {"slot": claim.slot, "attempt": claim.attempt, "error": f"{type(error).__name__}: {error}"}
-        if isinstance(error, OutOfMemory) and claim.rung + 1 < rungs:
+        # Where there is room at no rung none is gone down: the slot's next parameters, which may need less, would begin there.
+        if isinstance(error, OutOfMemory) and has_room and claim.rung + 1 < rungs:
             log.warning("trial.out_of_memory", **told, next=families.LADDER[claim.rung + 1])
             search.slots.go_down(claim, trial, claim.rung + 1)
             return

@@ -7,9 +7,11 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 from sqlalchemy import text
 
 from stages.search import slots as module
@@ -193,6 +195,26 @@ def test_a_table_of_an_earlier_version_gets_what_it_lacks(url: str, study: str) 
     slots.create()
     slots.grow(1)
     assert slots.claim(1) == Claim(0, 1)
+
+
+def test_who_is_told_twice_to_finish_has_lost_nothing(url: str, study: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server did it, went away before it could answer, and was asked again."""
+    slots = opened(url, study)
+    slots.grow(1)
+    claim = slots.claim(1)
+    assert claim
+    begun = slots.begin(claim, {"x"})
+    assert begun
+    real = slots._storage.set_trial_state_values
+
+    def twice(*arguments: Any, **options: Any) -> bool:
+        real(*arguments, **options)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(slots._storage, "set_trial_state_values", twice)
+    slots.tell(claim, begun[0], TrialState.COMPLETE, 0.5)
+    assert [(trial.state, trial.value) for trial in slots.study.trials] == [(TrialState.COMPLETE, 0.5)]
+    assert not drill.is_open(slots._storage.engine, study, 1)
 
 
 @pytest.mark.parametrize("is_told", [False, True])

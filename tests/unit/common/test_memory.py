@@ -23,6 +23,7 @@ def lay_out(folder: Path, monkeypatch: pytest.MonkeyPatch, cgroup: str, kind: st
     (folder / "cgroup").write_text(cgroup)
     (folder / "mountinfo").write_text(
         f"31 23 0:28 {root} {mount} rw,relatime shared:1 - {kind} {kind} {options}\n22 1 8:1 / / rw - ext4 /dev/a rw\n"
+        "23 1 0:9 / /nameless rw - tmpfs  rw\n"
     )
     (folder / "statm").write_text("500 100 0 0 0 0 0\n")
     monkeypatch.setattr(memory, "PROCESS", folder)
@@ -56,6 +57,14 @@ def test_in_a_container_the_mount_is_the_group(tmp_path: Path, monkeypatch: pyte
     assert [bound.limit for bound in memory.bounds()] == [1000]
 
 
+def test_a_group_that_does_not_tell_of_files_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of gVisor have no memory.stat."""
+    mount = lay_out(tmp_path, monkeypatch, V2, "cgroup2")
+    group(mount / "pod", "1000", 900, 300)
+    (mount / "pod" / "memory.stat").unlink()
+    assert [(bound.limit, bound.used()) for bound in memory.bounds()] == [(1000, 900)]
+
+
 def test_without_a_limit_nothing_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     group(lay_out(tmp_path, monkeypatch, V2, "cgroup2") / "pod" / "main", "max", 700, 0)
     assert memory.bounds() == []
@@ -69,7 +78,7 @@ def test_those_who_share_a_machine_are_allowed_a_part(monkeypatch: pytest.Monkey
     monkeypatch.setenv("SUREFOOT_SHARES", "1000")
     part, by = memory.allowed()
     assert 0 < part < alone
-    assert by in ("this machine", "the cgroup")
+    assert by in ("this machine, for each of 1000 workers", "the cgroup, for each of 1000 workers")
 
 
 def test_this_machine_allows_no_more_than_it_has() -> None:

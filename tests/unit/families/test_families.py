@@ -295,6 +295,24 @@ def test_a_signal_after_the_last_border_saves_it(name: str, store: Store, monkey
     assert last.rounds == (1 if name == "logistic" else 60)
 
 
+@EACH
+@pytest.mark.usefixtures("stoppable")
+def test_a_signal_while_a_border_is_reported_saves_it(name: str, store: Store) -> None:
+    """The report waits for a database that is away, and looks whether it is told to stop."""
+    at = 1 if name == "logistic" else 30
+
+    def report(rounds: int, _value: float | None) -> None:
+        if rounds == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+            checkpoint.end_if_told()
+
+    with pytest.raises(Interrupted), Checkpoint(store, "fit", 1000) as saved:
+        families.fit(name, PARAMS[name], table(400, 0), table(200, 1), **SETTINGS, checkpoint=saved, report=report)
+    last = Borders(None, "auc", 1, 1, Checkpoint(store, "fit", 0))
+    assert last.load()
+    assert last.rounds == at
+
+
 @EACH_BOOSTED
 def test_fewer_bins_are_fewer_thresholds(name: str) -> None:
     rows = table(2000, 0)
@@ -367,6 +385,7 @@ def test_the_ladder_ends_at_the_cpu_where_a_fallback_is_accepted(monkeypatch: py
     monkeypatch.setattr(device, "gpus", lambda: 1)
     asked = [("catboost", True, True), ("catboost", True, False), ("catboost", False, True), ("lightgbm", True, True)]
     assert [families.rungs(name, gpu=gpu, accept_degraded=accepts) for name, gpu, accepts in asked] == [4, 1, 3, 3]
+    assert families.rungs("logistic", gpu=True, accept_degraded=True) == 1, "without bins nothing is given up"
     assert [families.fallback(rung) for rung in (0, 1, 3)] == [
         [],
         ["128 bins for lack of memory"],

@@ -58,6 +58,14 @@ def test_nodes_need_rows() -> None:
     assert fits("xgboost", rows=2_000).need({"max_depth": 10, "min_child_weight": 0.01}, 0) > 1e9
 
 
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [("xgboost", {"max_depth": 2_000}), ("xgboost", {"min_child_weight": 0.0}), ("catboost", {"depth": 2_000})],
+)
+def test_any_parameters_that_a_space_may_have_are_estimated(name: str, params: dict[str, Any]) -> None:
+    assert 1e8 < fits(name, rows=2_000).need(params, 0) < float("inf")
+
+
 def test_few_values_are_few_bins() -> None:
     flags = need.Sizes({"train": 1}, 0.5, 0, (1, 2, 3, 10_000), (4, 1_000))
     assert flags.bins(256) == 2 + 3 + 4 + 256 + 5 + 256

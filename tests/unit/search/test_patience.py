@@ -15,6 +15,7 @@ from stages.common import checkpoint, database, log
 from stages.common.errors import Interrupted
 from stages.search import patience
 from stages.search.patience import patiently
+from stages.search.slots import Claim, Slots
 from tests import servers
 
 
@@ -121,3 +122,14 @@ def test_a_thread_beside_does_not_wait(away: list[str]) -> None:
     thread.join()
     assert raised
     assert not away
+
+
+def test_whose_work_ended_for_it_does_not_wait_again_to_let_the_slot_go(away: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "PAUSES", (0.01, 0.01))
+    storage = optuna.storages.RDBStorage("sqlite://")
+    study = optuna.create_study(storage=storage)
+    monkeypatch.setattr(storage, "engine", sqlalchemy.create_engine("postgresql+psycopg2://surefoot@127.0.0.1:1/none"))
+    slots = Slots(study, storage)
+    with pytest.raises(OperationalError), slots.kept(claim := Claim(0, 1)):
+        slots.renew(claim)
+    assert len(away) == 2

@@ -185,12 +185,15 @@ step.main("search-work", {words})
 """
 
 
-def test_a_worker_that_hangs_is_ended_and_its_slot_goes_on(folder: Path, store: Store) -> None:
+def test_a_worker_that_hangs_is_ended_and_its_slot_goes_on(folder: Path, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
     words = ["--config", str(folder / "small.yaml"), "--store", store.address, "--item", json.dumps(ITEM)]
-    ended = programs.python("-c", HANGS.format(words=[*words, "--set", "search.border_minutes=0.02"]))
+    program = HANGS.format(words=[*words, "--set", "search.border_minutes=0.02"])
+    ended = programs.python("-c", program, more={"TMPDIR": str(tmp_path / "tmp")})
 
     assert ended.code == NotNow.code, ended.err
     assert [line["slot"] for line in ended.named("slot.hangs")] == [0]
+    assert [*(tmp_path / "tmp").glob("surefoot-*")] == [], "it may hold a copy of the table"
     assert do(folder, store, "search-work")["finished"] == 2
     assert [(trial.user_attrs["slot"], trial.state) for trial in trials(store)][:2] == [(0, TrialState.FAIL), (0, TrialState.COMPLETE)]
 
@@ -443,6 +446,7 @@ def test_a_trial_too_large_for_any_rung_draws_others(folder: Path, store: Store,
     (study,) = optuna.get_all_study_summaries(storage := f"sqlite:///{store.address}/study.db")[-1:]
     made = optuna.load_study(study_name=study.study_name, storage=storage).trials
     assert max(trial.params["max_depth"] for trial in made if trial.state == TrialState.FAIL) >= 30
+    assert {trial.user_attrs["rung"] for trial in made} == {0}, "the others have room with all bins"
 
 
 def test_an_attempt_that_came_further_and_failed_is_no_bad_slot(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

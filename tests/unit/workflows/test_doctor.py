@@ -126,11 +126,16 @@ def test_s3_and_postgres(s3_address: str, postgres: str, monkeypatch: pytest.Mon
     assert open_store(s3_address, prove=False).list("") == []
 
 
-def test_too_little_memory_for_the_table_that_was_prepared(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SUREFOOT_SHARES", str(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 100_000_000))
+@pytest.mark.parametrize(("mb", "state", "code"), [(100, "fail", 78), (280, "warn", 0)])
+def test_too_little_memory_for_the_table_that_was_prepared(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, mb: int, state: str, code: int
+) -> None:
+    """It is as a step would say, which is refused only where no estimate is as wrong."""
+    shares = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (mb * 1_000_000)
+    monkeypatch.setenv("SUREFOOT_SHARES", str(shares))
     found = examined(prepared / "small.yaml", prepared / "store")["memory"]
-    assert (found.state, found.code) == ("fail", 78)
-    assert found.said.startswith("0.1 GB are allowed by this machine; xgboost needs about 0.")
+    assert (found.state, found.code) == (state, code)
+    assert found.said.startswith(f"{mb / 1000:.1f} GB are allowed by this machine, for each of {shares} workers; xgboost needs about 0.")
 
 
 @pytest.mark.parametrize(
