@@ -277,11 +277,12 @@ def markdown() -> str:
     """Write the table of all parts: equal faults are one row."""
     by_fault: dict[str, list[dict[str, Any]]] = {}
     for row in rows():
-        by_fault.setdefault(row["fault"], []).append(row)
+        by_fault.setdefault("a stored object is damaged" if row["part"] == "damage" else row["fault"], []).append(row)
     lines = ["| fault | how it is injected | runs | lost | what was found |", "|---|---|---|---|---|"]
     for fault, parts in by_fault.items():
         counts = [sum(part[name] for part in parts) for name in ("runs", "lost")]
-        lines.append(f"| {fault} | {parts[0]['how']} | {counts[0]:,} | {counts[1]} | {parts[-1]['verdict']} |")
+        found = "refused, healed, or of no effect" if parts[-1]["part"] == "damage" else parts[-1]["verdict"]
+        lines.append(f"| {fault} | {parts[0]['how']} | {counts[0]:,} | {counts[1]} | {found} |")
     return "\n".join(lines) + "\n"
 
 

@@ -2,6 +2,7 @@
 
     FILE                        its model file's name
     SPACE                       what is searched, and where
+    BINS                        how many bins a column of numbers gets, in a family that needs less memory with fewer
     boost(fit, borders)         fit from border to border; give the model, cut at the best one, and the device that was used
     predict(model, X)           each row's probability of the positive label
     save(model, path), load(path)
@@ -28,7 +29,6 @@ if TYPE_CHECKING:  # whoever asks for GPUs alone does not wait for tables and me
 NAMES = ("xgboost", "lightgbm", "catboost", "logistic")
 # What a fit is tried with, one after the other, as memory does not suffice.
 LADDER: tuple[dict[str, Any], ...] = ({"bins": None}, {"bins": 128}, {"bins": 64}, {"bins": 64, "gpu": False})
-BINNED = ("xgboost", "lightgbm", "catboost")  # those whose numbers are put into bins
 ON_GPU = ("xgboost", "catboost")  # those that are published for a GPU too: on a CPU beside a GPU they fell back
 
 
@@ -71,7 +71,7 @@ def load(name: str) -> ModuleType:
 
 def rungs(name: str, *, gpu: bool, accept_degraded: bool) -> int:
     """Count the rungs of the ladder that a fit may go down: one where no fallback is accepted or would help, on a GPU the CPU's too."""
-    if not accept_degraded or name not in BINNED:
+    if not accept_degraded or not hasattr(load(name), "BINS"):
         return 1
     return len(LADDER) if gpu and can_use_gpu(name) else len(LADDER) - 1
 
