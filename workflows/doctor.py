@@ -253,9 +253,9 @@ def room(asked: _Asked) -> Iterator[Finding]:
         small, large = (fits.need(params, 0) for params in (need.least(spaces), need.most(spaces)))
         told = f"{said}; {name} needs about {small / 1e9:.1f} to {large / 1e9:.1f}"
         rungs = families.rungs(name, gpu=search.gpu_enabled, accept_degraded=asked.config["common"].accept_degraded)
-        rung, _ = need.first_rung(fits, need.least(spaces), 0, rungs)
+        rung, why = need.first_rung(fits, need.least(spaces), 0, rungs)
         if rung is None:
-            yield Finding("memory", "fail", told, need.ADVICE, ConfigError.code)
+            yield Finding("memory", "fail", told, need.ADVICE, need.refused(fits, need.least(spaces), rungs, why).code)
         elif large > most:
             yield Finding("memory", "warn", told, "The largest trees are fitted with fewer bins, or not at all.")
         else:

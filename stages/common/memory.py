@@ -41,18 +41,19 @@ def bounds() -> list[Bound]:
     return [*found, Bound("ulimit -v", limit, _virtual)] if limit != resource.RLIM_INFINITY and PROCESS.exists() else found
 
 
-def allowed() -> tuple[float, str]:
-    """Give how many bytes this process may come to hold, with those that it holds, and what says so.
+def allowed(*, ever: bool = False) -> tuple[float, str]:
+    """Give how many bytes this process may come to hold, with those that it holds, and what says so; ``ever``, if nobody else held any.
 
     Processes that share a machine, SUREFOOT_SHARES of them, are each allowed their part of it.
     """
     own, shares = resident(), int(os.environ.get("SUREFOOT_SHARES", "1"))
-    found: list[tuple[float, str]] = [(own + bound.limit - bound.used(), bound.name) for bound in bounds()]
+    found: list[tuple[float, str]] = [(bound.limit if ever else own + bound.limit - bound.used(), bound.name) for bound in bounds()]
     each = f", for each of {shares} workers" if shares > 1 else ""
     found += [(bound.limit / shares, bound.name + each) for bound in bounds() if bound.name != "ulimit -v"]
     if (machine := Path("/proc/meminfo")).exists():
         told = {name: 1024 * int(value.split()[0]) for name, value in (line.split(":") for line in machine.read_text().splitlines())}
-        found += [(own + told["MemAvailable"], "what is free on this machine"), (told["MemTotal"] / shares, "this machine" + each)]
+        found += [] if ever else [(own + told["MemAvailable"], "what is free on this machine")]
+        found += [(told["MemTotal"] / shares, "this machine" + each)]
     return min(found, default=(float("inf"), ""))
 
 

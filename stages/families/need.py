@@ -10,6 +10,7 @@ from typing import Any
 
 from stages.common import memory
 from stages.common.artifact import Artifact
+from stages.common.errors import ConfigError, NotNow, SurefootError
 from stages.families import LADDER, device
 
 AT_ALL = 30e6  # bytes, whatever the table
@@ -23,7 +24,10 @@ FEW = 50_000  # rows that logistic fits on, or scores at a time, at most
 DEEPEST, TINY = 60, 1e-18  # what a space may ask beyond them is as much more than any machine has
 SURE = 1.5  # times what is allowed, and no estimate was as much too high
 SMALLEST = {"max_depth": 0, "num_leaves": 0, "depth": 0, "min_child_weight": 1}  # the end of a range where trees are smallest
-ADVICE = "Give the step more memory, or take fewer rows (prepare.sample_size), or accept a fallback (common.accept_degraded)."
+ADVICE = (
+    "Give the step more memory, end what else takes it, take fewer rows (prepare.sample_size), "
+    "or accept a fallback (common.accept_degraded)."
+)
 
 
 @dataclass(frozen=True)
@@ -166,3 +170,9 @@ def first_rung(fits: Fits, params: dict[str, Any], rung: int, rungs: int) -> tup
             return one, why
         why = found
     return None, why
+
+
+def refused(fits: Fits, params: dict[str, Any], rungs: int, why: str) -> SurefootError:
+    """Say how a step ends that has room at no rung: as one that is too large, or, where others hold what it needs, to be tried again."""
+    is_too_large = fits.need(params, rungs - 1) > SURE * memory.allowed(ever=True)[0]
+    return (ConfigError if is_too_large else NotNow)(f"{why}. {ADVICE}")

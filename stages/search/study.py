@@ -30,7 +30,8 @@ optuna.logging.disable_default_handler()
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 WAY_OUT = (
-    "Move its file away (study.db in the store, or what SUREFOOT_STUDY names) and run again: finished trials are taken from their records."
+    "Move its file away (study.db in the store, or what SUREFOOT_STUDY names; in Postgres, drop the database and make an empty one), "
+    "and run again: finished trials are taken from their records."
 )
 BUDGET = {"n_trials", "timeout_minutes", "patience_trials"}  # asking for more goes on with the same study
 

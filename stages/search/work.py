@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common import artifact, checkpoint, contract, log, memory, step
 from stages.common.checkpoint import Checkpoint
-from stages.common.errors import ConfigError, OutOfMemory, SurefootError
+from stages.common.errors import OutOfMemory, SurefootError
 from stages.common.step import Run
 from stages.search.config import Config
 
@@ -73,6 +73,7 @@ def _fits(config: Config, run: Run, space: dict[str, list[Any]]) -> "Fits":
 
     Raises:
         ConfigError: there is not enough of it for any of them.
+        NotNow: others hold it.
 
     """
     from stages import families
@@ -81,9 +82,10 @@ def _fits(config: Config, run: Run, space: dict[str, list[Any]]) -> "Fits":
     name = run.item["family"]
     gpu = config.gpu_enabled and families.can_use_gpu(name)
     fits = need.Fits(name, need.Sizes.of(run.input("prepare")), balanced=config.balanced, gpu=gpu)
-    rung, why = need.first_rung(fits, need.least(space), 0, _rungs(config, run))
+    smallest, rungs = need.least(space), _rungs(config, run)
+    rung, why = need.first_rung(fits, smallest, 0, rungs)
     if rung is None:
-        raise ConfigError(f"{why}. {need.ADVICE}")
+        raise need.refused(fits, smallest, rungs, why)
     return fits
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from stages import families
 from stages.common import artifact, contract, log, memory
-from stages.common.errors import ConfigError, OutOfMemory
+from stages.common.errors import OutOfMemory
 from stages.common.step import Run
 from stages.families import device, metrics, need
 from stages.features import features
@@ -90,6 +90,7 @@ def _with_room(config: Config, run: Run, best: dict[str, Any], rung: int, rungs:
 
     Raises:
         ConfigError: there is none.
+        NotNow: others hold the memory.
 
     """
     sizes, name = need.Sizes.of(run.input("prepare")), best["family"]
@@ -97,7 +98,7 @@ def _with_room(config: Config, run: Run, best: dict[str, Any], rung: int, rungs:
     fits = need.Fits(name, sizes, balanced=best["options"].get("balanced", False), shipped=True, gpu=gpu)
     found, why = need.first_rung(fits, best["params"], rung, rungs)
     if found is None:
-        raise ConfigError(f"{why}. {need.ADVICE}")
+        raise need.refused(fits, best["params"], rungs, why)
     if found > rung:
         log.warning("train.no_room", why=why, next=families.LADDER[found])
     run.measured["estimated_memory_mb"] = round(fits.need(best["params"], found) / 1e6, 1)

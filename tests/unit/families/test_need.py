@@ -9,6 +9,7 @@ import pytest
 
 from stages import families
 from stages.common import memory
+from stages.common.errors import ConfigError, NotNow
 from stages.families import need
 
 PARAMS = {"xgboost": {"max_depth": 8}, "lightgbm": {"num_leaves": 127}, "catboost": {"depth": 7}, "logistic": {}}
@@ -113,3 +114,24 @@ def test_a_gpu_that_is_too_small_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     asked = fits("xgboost", gpu=True)
     assert need.lacking(asked, PARAMS["xgboost"], 0).endswith(" GB of the GPU's memory, 0.01 GB are free")
     assert need.first_rung(asked, PARAMS["xgboost"], 0, 4)[0] == 3, "the CPU's"
+
+
+def test_what_others_hold_may_be_there_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = fits("xgboost")
+    needed = asked.need(PARAMS["xgboost"], 0)
+    monkeypatch.setattr(memory, "allowed", lambda *, ever=False: (needed if ever else needed / 10, "this machine"))
+    rung, why = need.first_rung(asked, PARAMS["xgboost"], 0, 1)
+    assert rung is None
+    error = need.refused(asked, PARAMS["xgboost"], 1, why)
+    assert isinstance(error, NotNow)
+    assert str(error).startswith("xgboost needs about ")
+    monkeypatch.setattr(memory, "allowed", lambda *, ever=False: (needed / (5 if ever else 10), "this machine"))
+    assert isinstance(need.refused(asked, PARAMS["xgboost"], 1, why), ConfigError)
+
+
+def test_a_gpu_that_others_fill_may_be_free_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.families.device.free", lambda: 10**7)
+    asked = fits("xgboost", gpu=True)
+    rung, why = need.first_rung(asked, PARAMS["xgboost"], 0, 1)
+    assert rung is None
+    assert isinstance(need.refused(asked, PARAMS["xgboost"], 1, why), NotNow)

@@ -425,7 +425,7 @@ def test_without_room_for_all_bins_a_trial_begins_with_fewer(folder: Path, store
 
 def test_a_search_without_room_is_refused_before_it_reads_the_table(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "read", None)
-    lacking = r"^xgboost needs about [0-9.]+ GB of memory, [0-9.]+ GB are allowed by .+\. Give the step more memory, or take fewer rows"
+    lacking = r"^xgboost needs about [0-9.]+ GB of memory, [0-9.]+ GB are allowed by .+\. Give the step more memory, "
     with monkeypatch.context() as patch:
         patch.setitem(need.BINS, "xgboost", 10**9)
         patch.setattr(need, "_values", lambda _path, names: (10**9,) * len(names))
