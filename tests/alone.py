@@ -27,6 +27,7 @@ from stages.features.features import Table
 from stages.search.slots import immediate
 from tests import searches
 from tests.searches import Journal
+from tests.slots import send
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 HEARTBEAT = 1  # seconds; a trial without one for three is stale
@@ -120,7 +121,7 @@ def search(kind: Any, folder: Path, address: str, rng: random.Random, number: in
         may = [one for one in running if one.is_alive() and one.pid in amid]
         if may and kills and time.monotonic() > due:
             victim = rng.choice(may)
-            os.kill(victim.pid or 0, signal.SIGKILL)
+            send(victim, signal.SIGKILL)
             victim.join()
             found["lost"] += sum(line[1:3] == (victim.pid, "finished") for line in journal.lines())  # of a script's own memory
             kills -= 1

@@ -1,7 +1,6 @@
 """Whole searches of real fits, whose workers are killed, told to stop, and put to sleep, at one seed's moments."""
 
 import bisect
-import contextlib
 import json
 import os
 import random
@@ -203,8 +202,7 @@ class Crew:
                 due = time.monotonic() + self.rng.uniform(0, 2 * pause)
             for until, process in [*asleep]:
                 if time.monotonic() > until:
-                    with contextlib.suppress(ProcessLookupError):  # it had ended just before it was put to sleep
-                        os.kill(process.pid or 0, signal.SIGCONT)
+                    toy.send(process, signal.SIGCONT)
                     asleep.remove((until, process))
                     running.append(process)
             time.sleep(0.01)
@@ -221,14 +219,14 @@ class Crew:
         match self.rng.choices(["kill", "tell", "sleep"], [7, 2, 1])[0]:
             case "kill":
                 self.killed.append((time.time(), pid))
-                os.kill(pid, signal.SIGKILL)
+                toy.send(process, signal.SIGKILL)
                 process.join()
             case "tell":
                 self.told += 1
-                os.kill(pid, signal.SIGTERM)
+                toy.send(process, signal.SIGTERM)
             case _:
                 self.slept += 1
-                os.kill(pid, signal.SIGSTOP)
+                toy.send(process, signal.SIGSTOP)
                 running.remove(process)
                 asleep.append((time.monotonic() + self.lease * self.rng.uniform(1.1, 2), process))
 

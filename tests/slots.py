@@ -8,7 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -193,6 +193,12 @@ def one_worker(url: str, study: str, budget: int, records: Path, kill: Kill, lea
         work(slots, budget, records, kill, seconds)
 
 
+def send(process: Any, number: signal.Signals) -> None:
+    """Send a signal to a process, which may just have ended."""
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, number)
+
+
 @dataclass
 class Crew:
     """Some workers at one study, each killed or put to sleep and replaced; all decided by one seed, but for what the clock decides."""
@@ -225,12 +231,12 @@ class Crew:
                 self.killed += process.exitcode != 0
             if running and self.stopped < stops and self.rng.random() < 0.3:
                 process = running.pop(self.rng.randrange(len(running)))
-                os.kill(process.pid, signal.SIGSTOP)
+                send(process, signal.SIGSTOP)
                 self.stopped += 1
                 asleep.append((time.monotonic() + self.lease * self.rng.uniform(1.1, 3), process))
             for until, process in [*asleep]:
                 if time.monotonic() > until:
-                    os.kill(process.pid, signal.SIGCONT)
+                    send(process, signal.SIGCONT)
                     asleep.remove((until, process))
                     running.append(process)
             time.sleep(0.01)
