@@ -863,3 +863,18 @@ def test_every_kind_of_error_has_its_exit_code() -> None:
 
 def test_the_letters_are_the_toy() -> None:
     assert tuple(f"toy-{letter}" for letter in LETTERS) == tuple(work.TOYS)
+
+
+@pytest.mark.skipif(not step._has_avx2(), reason="this processor has no AVX2: its library chooses by itself")
+def test_sums_are_made_in_one_order_whatever_the_processor(tmp_path: Path) -> None:
+    program = (
+        "import os\nfrom stages.common import step\n"
+        "def work(asked):\n"
+        "    import numpy, scipy.linalg\n"
+        "    from threadpoolctl import threadpool_info\n"
+        "    return {'blas': sorted({one['architecture'] for one in threadpool_info() if one['internal_api'] == 'openblas'})}\n"
+        "os.environ.pop('OPENBLAS_CORETYPE', None)\n"
+        "step.program('toy', step.arguments('toy', 'toy'), work)\n"
+    )
+    ended = programs.python("-c", program, "--config", tmp_path / "none", "--store", tmp_path)
+    assert ended.answer == {"blas": ["Haswell"]}, ended.err
