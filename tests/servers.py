@@ -1,5 +1,6 @@
 """MinIO and Postgres, as programs of this machine: begun, stopped, killed, and begun again at the same address."""
 
+import abc
 import os
 import pwd
 import random
@@ -26,7 +27,7 @@ class Missing(Exception):
     """There is no such program here."""
 
 
-class Server:
+class Server(abc.ABC):
     """A program that serves one port of the loopback device."""
 
     def __init__(self, folder: Path) -> None:
@@ -59,12 +60,13 @@ class Server:
         self.process.send_signal(number)
         self.process.wait()
 
+    @abc.abstractmethod
     def _begin(self, log: Any) -> subprocess.Popen[bytes]:
-        raise NotImplementedError
+        """Start its process."""
 
+    @abc.abstractmethod
     def answers(self) -> bool:
         """Tell whether it does."""
-        raise NotImplementedError
 
 
 class MinioServer(Server):
