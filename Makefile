@@ -39,6 +39,9 @@ faults: setup  ## the tests that kill, damage and race
 cluster: setup  ## the tests on a Kubernetes with Argo (KUBECONFIG)
 	$(BIN)/python -m pytest -m cluster
 
+gpu: setup  ## the tests that need an NVIDIA GPU, and the libraries' CUDA builds
+	$(BIN)/python -m pytest -m gpu
+
 bench: setup  ## measure, as ratios
 	$(BIN)/python -m pytest -m bench --override-ini faulthandler_timeout=0
 

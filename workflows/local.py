@@ -1,6 +1,7 @@
 """Walk the pipeline on this machine: one process per step that has work, none for a step that is done."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -176,7 +177,7 @@ def _crew(task: dag.Task, item: Item, addresses: Addresses, config: str, count: 
             while any(worker.ended is None for worker in workers):
                 for number, worker in enumerate(workers):
                     if worker.process is None and worker.ended is None and time.monotonic() >= worker.begins:
-                        more = {"SUREFOOT_SHARES": str(count), **({"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {})}
+                        more = {"SUREFOOT_SHARES": str(count), **_gpu(gpus, number, count)}
                         worker.process = _start(task, worker.item, addresses, config, worker.attempt, worker.answer, **more)
                         if cores:
                             os.sched_setaffinity(worker.process.pid, _share(cores, number, count))
@@ -188,6 +189,13 @@ def _crew(task: dag.Task, item: Item, addresses: Addresses, config: str, count: 
             raise
     ends = [worker.ended for worker in workers if worker.ended]
     return min(ends, key=lambda end: (end[0] != 0, end[0] in dag.RETRIED))
+
+
+def _gpu(gpus: list[str], number: int, count: int) -> dict[str, str]:
+    """Give a worker its GPU, and say how many may be at it."""
+    if not gpus:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)], "SUREFOOT_GPU_SHARES": str(math.ceil(count / len(gpus)))}
 
 
 def _share(cores: list[int], number: int, count: int) -> list[int]:

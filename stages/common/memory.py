@@ -22,6 +22,7 @@ GROWTH = 4e9  # bytes a second, no faster is memory filled: the nearer the limit
 UNLIMITED = 2**60  # bytes: cgroup v1 says a larger number where there is no limit
 FILES = {"memory.max": ("memory.current", ""), "memory.limit_in_bytes": ("memory.usage_in_bytes", "total_")}  # of cgroup v2, and v1
 PROCESS = Path("/proc/self")
+SIGACTION = 1024  # bytes that hold a struct sigaction of any system
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -118,7 +119,7 @@ def _cgroups() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def watched(give_up: Callable[[], None], scratch: Path) -> Iterator[None]:
-    """End this process where it nears a limit of its memory: a fit inside a library cannot be told to stop.
+    """End this process where it nears a limit of its memory, or a library aborts it: a fit inside of one cannot be told to stop.
 
     Then ``give_up()`` leaves word for the next attempt, ``scratch`` is removed, and the process ends as ``OutOfMemory`` does. Without a
     limit nothing is watched.
@@ -130,14 +131,17 @@ def watched(give_up: Callable[[], None], scratch: Path) -> Iterator[None]:
         while not ended.wait(pause):
             left, bound = min(((FULL * bound.limit - bound.used(), bound) for bound in found), key=lambda one: one[0])
             if left <= 0:
-                _end(bound, give_up, scratch)
+                _hold_still()
+                said = f"{bound.used() / 1e9:.2f} of {bound.limit / 1e9:.2f} GB that {bound.name} allows were used: ended in time."
+                _end(said, give_up, scratch)
             pause = min(max(left / GROWTH, PAUSES[0]), PAUSES[1])
 
     thread = threading.Thread(target=watch, name="memory", daemon=True)
     if found:
         thread.start()
     try:
-        yield
+        with _abortable(give_up, scratch):
+            yield
     finally:
         ended.set()
         if found:
@@ -155,15 +159,32 @@ def _hold_still() -> None:
             libc.tgkill(os.getpid(), thread, signal.SIGUSR2)
 
 
-def _end(bound: Bound, give_up: Callable[[], None], scratch: Path) -> NoReturn:
-    _hold_still()
+@contextlib.contextmanager
+def _abortable(give_up: Callable[[], None], scratch: Path) -> Iterator[None]:
+    """Take an abort for a lack of memory: a thread of a library that finds none, CatBoost's on a full GPU too, has nobody to tell.
 
+    The thread that aborts runs Python here, which waits for nobody: fits hold no lock of Python's.
+    """
+    libc, before = ctypes.CDLL(None), ctypes.create_string_buffer(SIGACTION)
+    said = "a library aborted the process, as they do where a GPU or a limit is full. Its last words stand before these."
+
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _signal: _end(said, give_up, scratch))
+    libc.sigaction(signal.SIGABRT, None, before)
+    libc.signal.restype, libc.signal.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p]
+    libc.signal(signal.SIGABRT, ctypes.cast(handler, ctypes.c_void_p))
+    try:
+        yield
+    finally:
+        libc.sigaction(signal.SIGABRT, before, None)
+
+
+def _end(said: str, give_up: Callable[[], None], scratch: Path) -> NoReturn:
     def end() -> None:
         try:
             give_up()
         except Exception as error:  # noqa: BLE001 - whatever it is, memory does not wait
             log.warning("rung.not_left", error=f"{type(error).__name__}: {error}", so="the next attempt asks for as much memory")
         shutil.rmtree(scratch, ignore_errors=True)
-        raise OutOfMemory(f"{bound.used() / 1e9:.2f} of {bound.limit / 1e9:.2f} GB that {bound.name} allows were used: ended in time.")
+        raise OutOfMemory(said)
 
     os._exit(step.guarded(end))

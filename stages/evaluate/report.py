@@ -592,8 +592,15 @@ def _steps(results: Results) -> list[Html]:
     for label, manifest in results.manifests.items():
         made, measured = manifest.document if manifest else {}, results.measured(label)
         told = [Number(f"{measured[name]:,.1f}") if name in measured else None for name in MEASURED]
-        rows.append([label, OUTCOMES[results.outcome(label)], *told, made.get("device"), ", ".join(made.get("degraded", ()))])
+        rows.append([label, OUTCOMES[results.outcome(label)], *told, _device(made, measured), ", ".join(made.get("degraded", ()))])
     return _section("Steps", [table(["step", "outcome", "seconds", "peak memory, MB", "estimated before, MB", "device", "fallback"], rows)])
+
+
+def _device(made: dict[str, Any], measured: dict[str, Any]) -> str | None:
+    device: str | None = made.get("device")
+    if "gpu_memory_mb" not in measured:
+        return device
+    return f"{device}: {measured['gpu_memory_mb']:,.1f} MB, {measured['estimated_gpu_memory_mb']:,.1f} estimated"
 
 
 def _settings(results: Results) -> list[Html]:

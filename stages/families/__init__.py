@@ -8,11 +8,12 @@
     save(model, path), load(path)
     contributions(model, X)     what each column adds to each row's log-odds (rows x columns)
     importance(model)           each used column's gain
-    has_cuda()                  whether this build of its library can use a GPU
+    has_cuda()                  whether its library can use a GPU, and comes to it
 
 ``fit`` is how all of them are called. A fit that was killed goes on from its last saved border to the model that it would have made.
 """
 
+import contextlib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from stages.common.checkpoint import Checkpoint, end_if_told
-from stages.common.errors import OutOfMemory
+from stages.common.errors import NotNow, OutOfMemory
 from stages.families import device
 
 if TYPE_CHECKING:  # whoever asks for GPUs alone does not wait for tables and metrics
@@ -55,6 +56,7 @@ class Fitted:
     rounds: int
     score: float | None  # the model's own on valid, by the metric asked for; None without valid
     device: str  # as the library says
+    gpu_memory: int | None = None  # bytes that it took of a GPU, where it was fitted on one and the driver says
 
 
 def load(name: str) -> ModuleType:
@@ -111,6 +113,7 @@ def fit(
 
     Raises:
         OutOfMemory: the GPU's or the machine's memory did not suffice.
+        NotNow: the GPU does not work any more.
 
     """
     from stages.families.borders import Borders
@@ -121,14 +124,18 @@ def fit(
     asked = Fit(params, train, valid, seed, threads, place, bins, weight, monotone or {})
     borders = Borders(valid, metric, rounds, early_stopping_rounds, checkpoint, report)
     try:
-        model, used = family.boost(asked, borders)
+        with device.taken() if place == "cuda" else contextlib.nullcontext(device.Taken()) as taken:
+            model, used = family.boost(asked, borders)
         score = borders.score(family.predict(model, valid.X)) if valid else None
     except Exception as error:
         if device.is_out_of_memory(error):
             said = str(error).strip() or type(error).__name__
             raise OutOfMemory(f"{name} on {place}: {said.splitlines()[-1]}") from error
+        if place == "cuda" and device.is_broken(error):
+            said = str(error).strip().splitlines()[-1]
+            raise NotNow(f"{name} on {place}: {said}. The GPU does not work: look at it, and at its driver.") from error
         raise
     except KeyboardInterrupt:  # CatBoost's word for any exception of a signal's handler
         end_if_told()
         raise
-    return Fitted(model, borders.best_rounds, score, used)
+    return Fitted(model, borders.best_rounds, score, used, taken.most)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stages.families import Fit
+from stages.families import Fit, device
 from stages.families.borders import Borders
 from stages.families.codes import categories
 from stages.features.features import Table
@@ -24,7 +24,8 @@ from stages.features.features import Table
 FILE = "model.cbm"
 BINS = {"cpu": 254, "cuda": 128}  # the library's own
 KINDS = {"cpu": "CPU", "cuda": "GPU"}  # the library's words for them
-PASSING = ("train_dir", "snapshot_file", "save_snapshot", "snapshot_interval", "thread_count")  # of one fit, not of its model
+SMALL = 256_000_000  # bytes of a GPU
+PASSING = ("train_dir", "snapshot_file", "save_snapshot", "snapshot_interval", "thread_count", "gpu_ram_part")  # not of its model
 SPACE: dict[str, list[Any]] = {  # [low, high], integers or numbers; "log": drawn on a log scale; words: one of them
     "depth": [4, 8],
     "learning_rate": [0.03, 0.3, "log"],
@@ -34,9 +35,23 @@ SPACE: dict[str, list[Any]] = {  # [low, high], integers or numbers; "log": draw
 }
 
 
+@functools.cache
 def has_cuda() -> bool:
-    """Tell whether this build can use a GPU: all published wheels can."""
-    return True
+    """Tell whether a fit comes to a GPU: all published wheels can use one."""
+    return device.works(_used_by_a_small_fit)
+
+
+def _used_by_a_small_fit() -> str:
+    rows, free = np.arange(40.0).reshape(-1, 1), device.free()
+    if free is not None and free < 2 * SMALL:
+        return "cuda"  # it is full, not broken, and the library would abort the process
+    part = device.MOST if free is None else min(device.MOST, SMALL / free)
+    small = {"task_type": "GPU", "iterations": 1, "gpu_ram_part": part, "logging_level": "Silent", "allow_writing_files": False}
+    return _used(catboost.CatBoostClassifier(**small).fit(rows, rows[:, 0] > 20))
+
+
+def _used(model: catboost.CatBoost) -> str:
+    return next(name for name, kind in KINDS.items() if kind == model.get_all_params()["task_type"])
 
 
 def boost(fit: Fit, borders: Borders) -> tuple[catboost.CatBoost, str]:
@@ -65,6 +80,8 @@ def boost(fit: Fit, borders: Borders) -> tuple[catboost.CatBoost, str]:
         }
         if fit.monotone:
             settings["monotone_constraints"] = fit.monotone
+        if place == "cuda":
+            settings["gpu_ram_part"] = device.part()
 
         def boosted(rounds: int) -> catboost.CatBoost:
             return catboost.CatBoost({**settings, "iterations": rounds}).fit(train)
@@ -77,7 +94,7 @@ def boost(fit: Fit, borders: Borders) -> tuple[catboost.CatBoost, str]:
             state = snapshot.read_bytes()  # now: it is asked for after the folder is gone, where a signal comes late
             borders.reach(ahead, _probability(model, valid) if valid else None, functools.partial(bytes, state))
         model = model or boosted(borders.rounds)  # it was killed after its last border: that one is read, not fitted
-    used = next(name for name, kind in KINDS.items() if kind == model.get_all_params()["task_type"])
+    used = _used(model)
     model.shrink(borders.best_rounds)
     return model, used
 

@@ -1,11 +1,20 @@
-"""Which GPUs are there, asked of the driver; and what the libraries say where memory does not suffice."""
+"""Which GPUs are there, asked of the driver; whether they work; and what the libraries say where memory does not suffice."""
 
+import contextlib
 import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pynvml
 
+from stages.common import log
+
 # What XGBoost and CatBoost say of a GPU, LightGBM of OpenCL, and all of them of main memory.
-FULL = ("out of memory", "memory object allocation failure", "bad_alloc", "bad allocation")
+FULL = ("out of memory", "enough memory", "memory object allocation failure", "bad_alloc", "bad allocation")
+MOST = 0.95  # of a GPU's free memory, that CatBoost takes at most
+BROKEN = ("cuda", "cublas", "nvrm", "nvml")  # in what they say of anything else that is wrong with a GPU
+LOOK = 0.05  # seconds between two looks at a GPU's memory
 
 
 def gpus() -> int:
@@ -22,16 +31,87 @@ def visible() -> list[str]:
 
 
 def free() -> int | None:
-    """Bytes that are free on the GPU that a fit of this process takes, the first; None where nobody tells."""
+    """Bytes that this process may still take of its GPU, the first: what is free, and no more than its part; None where nobody tells.
+
+    Processes that share a GPU, SUREFOOT_GPU_SHARES of them, are each allowed their part of it.
+    """
+    with contextlib.suppress(pynvml.NVMLError, IndexError), _first() as handle:
+        told, shares = pynvml.nvmlDeviceGetMemoryInfo(handle), _shares()
+        return int(told.free if shares == 1 else min(told.free, told.total // shares - _own(handle)))
+    return None
+
+
+def part() -> float:
+    """Give the share of its GPU's free memory that this process may take: CatBoost takes at once all that it ever will."""
+    with contextlib.suppress(pynvml.NVMLError, IndexError), _first() as handle:
+        told = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        return float(min(MOST, MOST * told.total / _shares() / max(told.free, 1)))
+    return MOST
+
+
+class Taken:
+    """How many bytes of its GPU a process came to hold beyond those at the beginning; None where nobody tells."""
+
+    def __init__(self) -> None:
+        self.most: int | None = None
+
+
+@contextlib.contextmanager
+def taken() -> Iterator[Taken]:
+    """Look at what this process takes of its GPU."""
+    found, ended = Taken(), threading.Event()
+
+    def look() -> None:
+        with contextlib.suppress(pynvml.NVMLError, IndexError), _first() as handle:
+            before = _own(handle)
+            while True:
+                found.most = max(_own(handle) - before, found.most or 0)
+                if ended.wait(LOOK):
+                    break
+
+    thread = threading.Thread(target=look, name="gpu", daemon=True)
+    thread.start()
     try:
-        pynvml.nvmlInit()
+        yield found
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _first() -> Iterator[Any]:
+    """Give the driver's handle of the GPU that a fit of this process takes."""
+    pynvml.nvmlInit()
+    try:
         name = visible()[0]
-        handle = pynvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name)
-        bytes_free: int = pynvml.nvmlDeviceGetMemoryInfo(handle).free
+        yield pynvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name)
+    finally:
         pynvml.nvmlShutdown()
-    except (pynvml.NVMLError, IndexError):
-        return None
-    return bytes_free
+
+
+def _own(handle: Any) -> int:
+    """Bytes of a GPU that this process holds. In a container the driver may know it by another number, or not say whose they are."""
+    held = {one.pid: one.usedGpuMemory for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+    if (own := held.get(os.getpid())) is not None:
+        return int(own)
+    return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used) if _shares() == 1 else 0
+
+
+def _shares() -> int:
+    return int(os.environ.get("SUREFOOT_GPU_SHARES", "1"))
+
+
+def works(fit: Callable[[], str]) -> bool:
+    """Tell whether a small fit comes to a GPU, by the device that it says it used. One that is full works: that is for the ladder."""
+    try:
+        used, why = fit(), "the library took a CPU instead"
+    except Exception as error:  # noqa: BLE001 - each library has its own
+        if is_out_of_memory(error):
+            return True
+        used, why = "", (str(error).strip() or type(error).__name__).splitlines()[-1]
+    if not used.startswith("cuda"):
+        log.warning("gpu.broken", why=why, so="fits take a CPU")
+    return used.startswith("cuda")
 
 
 def _counted() -> int:
@@ -42,6 +122,11 @@ def _counted() -> int:
     except pynvml.NVMLError:
         return 0
     return count
+
+
+def is_broken(error: BaseException) -> bool:
+    """Tell a GPU that does not work, which another attempt may find mended, or leave, from a bug."""
+    return not is_out_of_memory(error) and any(word in str(error).lower() for word in BROKEN)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

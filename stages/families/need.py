@@ -20,6 +20,7 @@ WIDTHS = {"float32": 4, "float64": 8, "category": 1}
 BINS = {"xgboost": 256, "lightgbm": 255, "catboost": 254, "logistic": 0}  # the libraries' own
 LOOKED = 10_000  # rows that values are counted in
 SAMPLED = 200_000  # rows that LightGBM finds bins by
+GPU_BINS = 128  # CatBoost's own there
 FEW = 50_000  # rows that logistic fits on, or scores at a time, at most
 DEEPEST, TINY = 60, 1e-18  # what a space may ask beyond them is as much more than any machine has
 SURE = 1.5  # times what is allowed, and no estimate was as much too high
@@ -96,10 +97,15 @@ class Fits:
         return self.held + AT_ALL + READ * self.sizes.row_bytes * read + fit
 
     def need_of_gpu(self, params: dict[str, Any], rung: int) -> float:
-        """Bytes of a GPU's memory: the table in bins, its numbers as they are copied there, gradients, histograms."""
-        rows = sum(self.sizes.rows.values()) if self.shipped else self.sizes.rows["train"] + self.sizes.rows["valid"]
-        bits = math.ceil(math.log2(self.sizes.bins(self._bins(rung)) + 2))
-        return self.sizes.cells(rows) * (bits / 8 + 4) + 32 * rows + self._histograms(rows, params, self._bins(rung))
+        """Bytes of a GPU's memory beyond those that a process takes to begin: the table in bins, gradients, histograms."""
+        sizes = self.sizes
+        train, valid = (sum(sizes.rows.values()), 0) if self.shipped else (sizes.rows["train"], sizes.rows["valid"])
+        if self.family == "catboost":  # valid is scored on the CPU
+            nodes = 2.0 ** min(int(params.get("depth", 6)), DEEPEST)
+            return AT_ALL + sizes.cells(train) + 100 * train + 6 * sizes.bins(LADDER[rung]["bins"] or GPU_BINS) * nodes
+        bits = math.ceil(math.log2(sizes.bins(self._bins(rung)) + 2))  # of a value; as the table is packed it lies there twice
+        histograms = 3 * self._histograms(train, params, self._bins(rung))
+        return AT_ALL + 2 * sizes.cells(train + valid) * bits / 8 + 32 * (train + valid) + histograms
 
     def is_on_gpu(self, rung: int) -> bool:
         """Tell whether the fit takes a GPU's memory at a rung."""

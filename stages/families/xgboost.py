@@ -4,6 +4,7 @@
 and goes on gives the same bytes as one left alone.
 """
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import xgboost
 from numpy.typing import NDArray
 
 from stages.common.checkpoint import held
-from stages.families import Fit
+from stages.families import Fit, device
 from stages.families.borders import Borders
 from stages.families.codes import coded
 from stages.features.features import Table
@@ -33,9 +34,19 @@ SPACE: dict[str, list[Any]] = {  # [low, high], integers or numbers; "log": draw
 }
 
 
+@functools.cache
 def has_cuda() -> bool:
-    """Tell whether this build can use a GPU."""
-    return bool(xgboost.build_info()["USE_CUDA"])
+    """Tell whether this build can use a GPU, and comes to it: the library would take a CPU without a word."""
+    return bool(xgboost.build_info()["USE_CUDA"]) and device.works(_used_by_a_small_fit)
+
+
+def _used_by_a_small_fit() -> str:
+    rows = np.arange(40.0).reshape(-1, 1)
+    return _used(xgboost.train({"device": "cuda", "verbosity": 0}, xgboost.DMatrix(rows, rows[:, 0] > 20), 1))
+
+
+def _used(booster: xgboost.Booster) -> str:
+    return str(json.loads(booster.save_config())["learner"]["generic_param"]["device"])
 
 
 def boost(fit: Fit, borders: Borders) -> tuple[xgboost.Booster, str]:
@@ -63,8 +74,9 @@ def boost(fit: Fit, borders: Borders) -> tuple[xgboost.Booster, str]:
         for i in range(borders.rounds, ahead):
             booster.update(train, i)
         borders.reach(ahead, booster.predict(valid) if valid else None, lambda: bytes(booster.save_raw("ubj")))
-    used = str(json.loads(booster.save_config())["learner"]["generic_param"]["device"])
-    return booster[: borders.best_rounds], used
+    model = booster[: borders.best_rounds]
+    model.set_param({"device": "cpu"})  # rows that are scored lie in main memory
+    return model, _used(booster)
 
 
 _matrices: WeakKeyDictionary[Table, dict[int, xgboost.DMatrix]] = WeakKeyDictionary()

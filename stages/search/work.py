@@ -284,6 +284,7 @@ def _fit(search: _Search, claim: "Claim", params: dict[str, Any], key: str, chec
             path = run.folder / f"{claim.slot}-{family.FILE}"
             family.save(fitted.model, path)
             record |= {"state": "complete", "value": fitted.score, "rounds": fitted.rounds, "device": fitted.device}
+            record |= {"gpu_memory_mb": round(fitted.gpu_memory / 1e6, 1)} if fitted.gpu_memory is not None else {}
             record["model"] = artifact.put(run.store, path)
     record |= {"reports": sorted(reports.values.items()), "seconds": round(time.monotonic() - started, 3), "began": checkpoint.began}
     run.store.create(key, artifact.seal(key, record))

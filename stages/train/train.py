@@ -41,6 +41,8 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     model = {"family": best["family"], "params": best["params"], "metric": best["metric"], "rounds": judged.rounds, "valid": scores}
     (run.out / "model.json").write_bytes(contract.dump(model))
     run.device = judged.device
+    if on_gpu := [fitted.gpu_memory for fitted in (judged, shipped) if fitted.gpu_memory is not None]:
+        run.measured["gpu_memory_mb"] = round(max(on_gpu) / 1e6, 1)
     run.degraded += families.fallback(rung)
     can_use_gpu = best["family"] in families.ON_GPU and not (best["family"] == "catboost" and best["options"].get("monotone"))
     if config.gpu_enabled and judged.device == "cpu" and can_use_gpu and device.gpus() and "CPU for GPU" not in run.degraded:
@@ -102,6 +104,8 @@ def _with_room(config: Config, run: Run, best: dict[str, Any], rung: int, rungs:
     if found > rung:
         log.warning("train.no_room", why=why, next=families.LADDER[found])
     run.measured["estimated_memory_mb"] = round(fits.need(best["params"], found) / 1e6, 1)
+    if fits.is_on_gpu(found):
+        run.measured["estimated_gpu_memory_mb"] = round(fits.need_of_gpu(best["params"], found) / 1e6, 1)
     return found
 
 

@@ -76,7 +76,8 @@ def test_estimates_beside_what_is_measured(tmp_path: Path, capsys: pytest.Captur
             features.write(table(count, columns), tmp_path / f"{split}.parquet")
         for name, params in PARAMS:
             for rung in (0, 2) if name != "logistic" else (0,):
-                code = f"from tests.bench import test_memory as t; t.fit(t.Path({str(tmp_path)!r}), {columns}, {name!r}, {params}, {rung})"
+                call = f"t.fit(t.Path({str(tmp_path)!r}), {columns}, {name!r}, {params}, {rung})"
+                code = f"from tests.bench import test_estimates_of_memory as t; {call}"
                 ended = programs.python("-c", code, limit=300)
                 assert ended.code == 0, ended.err
                 grew = ended.answer["grew"]

@@ -1,5 +1,6 @@
 """How much memory this process may take, asked of folders laid out as the kernel does, and of this machine."""
 
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -85,6 +86,31 @@ def test_this_machine_allows_no_more_than_it_has() -> None:
     most, by = memory.allowed()
     assert memory.resident() < most < 2**50
     assert by
+
+
+@pytest.mark.parametrize("thread", ["of Python", "of a library"])
+def test_a_library_that_aborts_is_out_of_memory(tmp_path: Path, thread: str) -> None:
+    """The word is left and the scratch removed, whoever aborts; and after the fits, an abort is one again."""
+    (tmp_path / "scratch").mkdir()
+    program = f"""
+import ctypes, pathlib, sys, time
+from stages.common import log, memory
+log.setup()
+libc = ctypes.CDLL(None)
+with memory.watched(lambda: print("down", flush=True), pathlib.Path({str(tmp_path / "scratch")!r})):
+    if sys.argv[1] == "of Python":
+        libc.abort()
+    elif sys.argv[1] == "of a library":
+        libc.pthread_create(ctypes.byref(ctypes.c_ulong()), None, libc.abort, None)
+        while True:
+            libc.usleep(1000)
+libc.abort()
+"""
+    ended = programs.python("-c", program, thread)
+    assert (ended.code, ended.out) == (76, "down\n"), ended.err
+    assert ended.named("step.failed")[0]["message"].startswith("a library aborted the process")
+    assert not (tmp_path / "scratch").exists()
+    assert programs.python("-c", program, "after the fits").code == -signal.SIGABRT
 
 
 def test_a_process_near_its_limit_ends_itself(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from scipy import special
 from stages import families
 from stages.common import checkpoint, recipe
 from stages.common.checkpoint import Checkpoint
-from stages.common.errors import Interrupted, OutOfMemory
+from stages.common.errors import Interrupted, NotNow, OutOfMemory
 from stages.common.store import Store, open_store
 from stages.families import catboost, device, lightgbm, logistic, metrics, space, xgboost
 from stages.families.borders import Borders
@@ -353,6 +353,35 @@ def test_full_is_told_from_broken(monkeypatch: pytest.MonkeyPatch, kind: type[Ex
     assert device.is_out_of_memory(kind(text)) == is_memory
 
 
+@pytest.mark.parametrize("text", ["cudaErrorECCUncorrectable: uncorrectable ECC error encountered", "CUDA error 35: too old a driver"])
+def test_a_gpu_that_breaks_is_tried_again(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    def fails(*_: Any) -> Any:
+        raise CatBoostError(text)
+
+    monkeypatch.setattr(catboost, "boost", fails)
+    monkeypatch.setattr(families, "can_use_gpu", lambda _name: True)
+    with pytest.raises(NotNow, match=f"catboost on cuda: {text}. The GPU does not work"):
+        families.fit("catboost", {}, table(30, 0), None, **SETTINGS, gpu=True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_working"),
+    [
+        ("cuda:0", True),
+        ("cpu", False),
+        (CatBoostError("CUDA error 35: CUDA driver version is insufficient for CUDA runtime version"), False),
+        (CatBoostError("NCudaLib::TOutOfMemoryError: Out of memory. Requested 1.0MB; Free 0.0MB"), True),
+    ],
+)
+def test_a_gpu_works_where_a_small_fit_comes_to_it(answer: Any, *, is_working: bool) -> None:
+    def fit() -> str:
+        if isinstance(answer, Exception):
+            raise answer
+        return str(answer)
+
+    assert device.works(fit) == is_working
+
+
 def test_a_gpu_is_used_where_one_is_there_and_the_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
     places = []
 
@@ -383,6 +412,7 @@ def test_a_process_counts_the_gpus_that_it_was_given(monkeypatch: pytest.MonkeyP
 
 def test_the_ladder_ends_at_the_cpu_where_a_fallback_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "gpus", lambda: 1)
+    monkeypatch.setattr(catboost, "has_cuda", lambda: True)
     asked = [("catboost", True, True), ("catboost", True, False), ("catboost", False, True), ("lightgbm", True, True)]
     assert [families.rungs(name, gpu=gpu, accept_degraded=accepts) for name, gpu, accepts in asked] == [4, 1, 3, 3]
     assert families.rungs("logistic", gpu=True, accept_degraded=True) == 1, "without bins nothing is given up"

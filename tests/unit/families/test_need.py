@@ -50,7 +50,7 @@ def test_a_rung_down_needs_less(name: str) -> None:
     needs = [fits(name).need(PARAMS[name], rung) for rung in range(len(families.LADDER))]
     assert needs[0] > needs[1] > needs[2] == needs[3]
     on_gpu = [fits(name, gpu=True).need_of_gpu(PARAMS[name], rung) for rung in range(3)]
-    assert on_gpu[0] > on_gpu[1] > on_gpu[2]
+    assert on_gpu[0] >= on_gpu[1] > on_gpu[2], "CatBoost has 128 bins there by itself"
 
 
 def test_nodes_need_rows() -> None:
