@@ -37,6 +37,12 @@ class Addresses:
             self._plan_keys[name] = contract.digest(self.plan_document(step, item))
         return self._plan_keys[name]
 
+    def search_key(self, item: Item) -> str:
+        """Digest of what is known beforehand of a search, whatever its budget: asking for more goes on with it."""
+        document = self.plan_document("search-collect", item)
+        config = {name: value for name, value in document["recipe"]["config"].items() if name not in self.config["search"].BUDGET}
+        return contract.digest({**document, "recipe": {**document["recipe"], "config": config}})
+
     def address(self, step: str, item: Item, inputs: dict[str, Manifest]) -> str:
         """Digest of recipe, contents of the inputs, and what is pinned."""
         return contract.digest(self._document(step, item, {name: manifest.content for name, manifest in inputs.items()}))
@@ -46,7 +52,8 @@ class Addresses:
         assert pinned, "plan pins before keys are computed"
         section = self.config[stage.stage]
         raw = {name: sha256 for name, sha256 in pinned.raw.items() if name != "outside"}
-        pins = {"raw": raw, "champion": (pinned.champion or {}).get("version", ""), "outside": pinned.raw.get("outside", "")}
+        pins: dict[str, Any] = {"raw": raw, "first": pinned.first.get(item.get("family", ""))}
+        pins |= {"champion": (pinned.champion or {}).get("version", ""), "outside": pinned.raw.get("outside", "")}
         return {
             "step": step,
             "item": {name: item[name] for name in stage.item},
@@ -129,7 +136,7 @@ def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     words += ["code"] if old["source"] != new["source"] else []
     words += [f"python {old['python']} -> {new['python']}"] if old["python"] != new["python"] else []
     words += [f"{lib} {old['libraries'].get(lib)} -> {new['libraries'].get(lib)}" for lib in _unlike(old["libraries"], new["libraries"])]
-    said = {"raw": "bytes of the table", "outside": "bytes of the outside scores"}
+    said = {"raw": "bytes of the table", "outside": "bytes of the outside scores", "first": "settings tried first"}
     words += [said.get(name, name) for name in _unlike(before["pins"], now["pins"])]
     return words + [f"after {name}" for name in _unlike(before["inputs"], now["inputs"])]
 

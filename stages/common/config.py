@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +42,7 @@ class Pinned:
     run: str = ""
     raw: dict[str, str] = field(default_factory=dict)  # name of a raw file: its SHA-256
     champion: dict[str, Any] | None = None  # the live package: version, generation
+    first: dict[str, dict[str, Any]] = field(default_factory=dict)  # family: settings that its search tries first
 
 
 class _Document(pydantic.BaseModel):
@@ -69,6 +70,11 @@ class Config:
     def items(self, step: str) -> list[contract.Item]:
         """List the items of a step: one per family, or the empty item."""
         return [{"family": family} for family in self["search"].families] if contract.STEPS[step].item else [{}]
+
+    def with_first(self, first: dict[str, dict[str, Any]]) -> "Config":
+        """Give this config with other settings to try first."""
+        assert self.pinned
+        return replace(self, pinned=replace(self.pinned, first=first))
 
     def raw(self) -> dict[str, str]:
         """Give the places of all raw files, by name."""

@@ -16,7 +16,7 @@ class Step:
     name: str
     reads: tuple[str, ...] = ()  # steps whose artifacts it reads: same item where both have one, else all items
     item: tuple[str, ...] = ()  # fields of its item that belong to its address
-    pins: tuple[str, ...] = ()  # what plan pins for it: "raw" digests, the "champion", the digest of "outside" scores
+    pins: tuple[str, ...] = ()  # what plan pins for it: "raw" digests, settings tried "first", the "champion", "outside" scores' digest
     effect_of: str = ""  # an effect has no artifact: it is done when that step's is there
     gate: tuple[str, str, str] | None = None  # (step, output, value): not run unless that output has that value
 
@@ -45,9 +45,9 @@ STEPS = {
     step.name: step
     for step in (
         Step("prepare", pins=("raw",)),
-        Step("search-create", reads=("prepare",), item=("family",), effect_of="search-collect"),
-        Step("search-work", reads=("prepare",), item=("family",), effect_of="search-collect"),
-        Step("search-collect", reads=("prepare",), item=("family",)),
+        Step("search-create", reads=("prepare",), item=("family",), pins=("first",), effect_of="search-collect"),
+        Step("search-work", reads=("prepare",), item=("family",), pins=("first",), effect_of="search-collect"),
+        Step("search-collect", reads=("prepare",), item=("family",), pins=("first",)),
         Step("train", reads=("prepare", "search-collect"), item=("family",)),
         Step("evaluate", reads=("prepare", "train"), pins=("champion", "outside")),
         Step("validate", reads=("prepare", "train", "evaluate")),

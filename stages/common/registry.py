@@ -3,6 +3,8 @@
 One write is the swap, the history and the answer to "what was live at that time".
 """
 
+import dataclasses
+import json
 import time
 from typing import Any
 
@@ -68,6 +70,25 @@ def champion(addresses: Addresses) -> dict[str, Any] | None:
         over: dict[str, Any] | None = now["over"]
         return over
     return {"version": now["version"], "generation": now["generation"]}
+
+
+def first(addresses: Addresses) -> dict[str, dict[str, Any]]:
+    """Find the settings that a run's searches try first: the live model's, or those of the run that made a package by these very searches.
+
+    So a run that is submitted again goes on with its own search, whatever it, or another one, promoted since.
+    """
+    past = history(addresses.store)
+    for generation in reversed(past):
+        tried = generation.get("first", {})
+        own = dataclasses.replace(addresses, config=addresses.config.with_first(tried), _found={}, _plan_keys={})
+        searches = {item["family"]: own.search_key(item) for item in own.config.items("search-collect")}
+        if searches.items() & generation.get("searches", {}).items():
+            return dict(tried)
+    key = f"blobs/{past[-1]['files'].get('model.json')}" if past else ""
+    if not key or not artifact.holds(addresses.store, key, key.removeprefix("blobs/")):
+        return {}
+    model = json.loads(addresses.store.read(key))
+    return {model["family"]: model["params"]} if model["family"] in addresses.config["search"].families else {}
 
 
 def roll_back(store: Store, version: str | None = None) -> dict[str, Any]:

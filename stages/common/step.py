@@ -8,6 +8,7 @@ Nothing that a step's work needs is imported here: a step that finds its work do
 
 import argparse
 import ctypes
+import dataclasses
 import errno
 import importlib
 import json
@@ -108,14 +109,18 @@ class Run:
 
 
 def pin(resolved: Config, store: Store, run: str = "") -> Config:
-    """Pin what a run goes by: digests of the raw files and the champion."""
+    """Pin what a run goes by: digests of the raw files, settings to try first, and the champion."""
     raw = {
         name: raw_digest(store, place, f"{section}.{resolved[section].RAW[name]}")
         for section in READ_RAW
         for name, place in raw_files(resolved[section]).items()
     }
     pinned = Config(resolved.name, resolved.sections, Pinned(run, raw))
-    return Config(resolved.name, resolved.sections, Pinned(run, raw, registry.champion(Addresses(pinned, store))))
+    if resolved["search"].warm_start:
+        pinned = pinned.with_first(registry.first(Addresses(pinned, store)))
+    assert pinned.pinned
+    champion = registry.champion(Addresses(pinned, store))
+    return dataclasses.replace(pinned, pinned=dataclasses.replace(pinned.pinned, champion=champion))
 
 
 def raw_files(section: Any) -> dict[str, str]:

@@ -1,5 +1,5 @@
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, model_validator
 
@@ -18,6 +18,8 @@ def _no_boolean(given: Any) -> Any:
 class Config(Section):
     """Options of search: how long to look for good settings, and where."""
 
+    BUDGET: ClassVar = ("n_trials", "timeout_minutes", "patience_trials")  # asking for more goes on with the same study
+
     families: tuple[Literal["xgboost", "lightgbm", "catboost", "logistic"], ...] = other(
         ("xgboost",), "model families to search, one study each: xgboost, lightgbm, catboost, logistic", min_length=1
     )
@@ -35,6 +37,7 @@ class Config(Section):
     monotone: dict[str, Annotated[Literal[-1, 1], BeforeValidator(_no_boolean)]] = result(
         {}, "features of which more may only mean more risk (1), or less (-1)"
     )
+    warm_start: bool = other(False, "try the live model's settings first: what they are is part of what a search is")
     gpu_enabled: bool = result(True, "train on a GPU where there is one and the library can use it")
     workers: int | None = other(None, "search processes of each family at once; null: one, or one per GPU of this machine", ge=1, le=64)
 

@@ -138,9 +138,11 @@ class Slots:
         return Claim(*taken) if taken else None
 
     def begin(
-        self, claim: Claim, names: AbstractSet[str], known: FrozenTrial | None = None
+        self, claim: Claim, names: AbstractSet[str], known: FrozenTrial | None = None, first: FrozenTrial | None = None
     ) -> tuple[optuna.Trial, dict[int, float]] | None:
         """Make the attempt's trial, with parameters and reports of what is ``known``, or of the last one if that had all of ``names``.
+
+        The slot's first one has those of ``first``.
 
         The trial suggests the parameters that it came with. None where the slot turns out to be finished; it is closed then.
 
@@ -155,7 +157,7 @@ class Slots:
             self._close(claim.slot)
             return None
         same = [trial for trial in earlier if trial.user_attrs["draw"] == claim.draw and names <= trial.params.keys()]
-        last = known or (same[-1] if same else None)
+        last = known or (same[-1] if same else None if claim.draw else first)
         # With other bins it is another fit: what the last one reported is not its.
         reported = last.intermediate_values if last and (known or last.user_attrs["rung"] == claim.rung) else None
         template = optuna.trial.create_trial(

@@ -17,7 +17,7 @@ import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
 from stages import families
-from stages.common import artifact, contract, database, recipe, yaml
+from stages.common import artifact, contract, database, log, recipe, yaml
 from stages.common.errors import ConfigError, MissingInput, NotNow
 from stages.common.step import Run
 from stages.families import space
@@ -33,13 +33,13 @@ WAY_OUT = (
     "Move its file away (study.db in the store, or what SUREFOOT_STUDY names; in Postgres, drop the database and make an empty one), "
     "and run again: finished trials are taken from their records."
 )
-BUDGET = {"n_trials", "timeout_minutes", "patience_trials"}  # asking for more goes on with the same study
 
 
 def name(config: Config, run: Run) -> str:
     """Name the study by everything that makes its trials comparable: data, metric, space, fit recipe; not by its budget."""
-    settings = {name: value for name, value in config.results(run.item).items() if name not in BUDGET}
+    settings = {name: value for name, value in config.results(run.item).items() if name not in config.BUDGET}
     made = {"data": run.input("prepare").manifest.content, "recipe": recipe.recipe("search-work", run.item), "settings": settings}
+    made |= {"first": run.pinned.first[run.item["family"]]} if run.item["family"] in run.pinned.first else {}
     return f"{run.item['family']}-{contract.digest(made)[:16]}"
 
 
@@ -178,6 +178,19 @@ def known(config: Config, run: Run, slots: Slots, slot: int) -> tuple[dict[str, 
         intermediate_values=dict(record["reports"]),
     )
     return record, trial
+
+
+def first(config: Config, run: Run) -> FrozenTrial | None:
+    """Give the trial that slot 0 is to be, where the live model's settings are tried first, and the space still holds them."""
+    params = run.pinned.first.get(run.item["family"])
+    if params is None:
+        return None
+    wanted = space.suggest(_Shapes(), asked(config, run))
+    try:
+        return optuna.trial.create_trial(state=TrialState.RUNNING, params=params, distributions=wanted, user_attrs={"draw": 0, "rung": 0})
+    except ValueError as error:
+        log.warning("first.not_tried", params=params, why=str(error), so="the space is another one now")
+        return None
 
 
 def check_records(run: Run, study: optuna.Study, trials: dict[int, FrozenTrial]) -> None:

@@ -35,6 +35,7 @@ class _Search:
     train: "Table"
     valid: "Table"
     fits: "Fits"
+    first: "optuna.trial.FrozenTrial | None"  # what slot 0 is to try
     bad: list[int] = field(default_factory=list)  # slots that could not be fitted, since one could
 
 
@@ -49,7 +50,7 @@ def work(config: Config, run: Run) -> dict[str, Any]:
     contract_of = features.Features.from_json(prepared.read_json("features.json"))
     train, valid = (features.read(prepared.path(f"{split}.parquet"), contract_of) for split in ("train", "valid"))
     with studies.at_hand():
-        search = _Search(config, run, studies.load(config, run), asked, options, train, valid, fits)
+        search = _Search(config, run, studies.load(config, run), asked, options, train, valid, fits, studies.first(config, run))
         search.slots.grow(config.n_trials)
         waits = False
         while not studies.is_over(config, done := studies.finished(search.slots.study)):
@@ -102,7 +103,7 @@ def _attempt(search: _Search, claim: "Claim") -> None:
     record, known = (claim.draw and studies.known(search.config, search.run, slots, claim.slot)) or (None, None)
     try:
         with slots.kept(claim, search.config.border_minutes * 60, search.run.folder) as hold:
-            if begun := slots.begin(claim, search.space.keys(), known):
+            if begun := slots.begin(claim, search.space.keys(), known, None if claim.slot else search.first):
                 if record:
                     studies.tell(slots, claim, begun[0], record)
                 else:
