@@ -6,6 +6,7 @@
     resume-FAMILY                                     fits are killed, and go on to the same model
     slots, slots-postgres                             workers without work are killed at any commit, and sleep beyond their leases
     searches, searches-postgres                       workers of whole searches are killed, told to stop, and put to sleep amid fits
+    trainings                                         trainings are killed and told to stop, and started again until they end
     postgres, minio                                   the study's database, or the store, is restarted amid searches
     damage, fuzz                                      whatever is stored is damaged; whatever is read is made up
     plain-script, optuna-alone                        the same kills without Surefoot
@@ -37,7 +38,7 @@ from stages.common.checkpoint import Checkpoint
 from stages.common.store import open_store
 from stages.families.borders import Borders
 from stages.search.slots import Slots
-from tests import alone, servers
+from tests import alone, servers, trainings
 from tests import searches as drills
 from tests import slots as drill
 from tests.damage import damage
@@ -197,6 +198,19 @@ def searches(place: str, faults: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
+def trained(faults: int, seed: int) -> list[dict[str, Any]]:
+    """Kill trainings, and tell them to stop, one after the other."""
+    rng, sums = random.Random(f"{seed}/trainings"), Counter[str]()
+    with tempfile.TemporaryDirectory() as name:
+        (folder := Path(name) / "drill").mkdir()
+        trainings.searched(folder)
+        while sums["killed"] + sums["told to stop"] < faults:
+            sums += trainings.train(folder, rng, seed * 100_000 + sums["trainings"], Path(name) / "alone")
+    verdict = f"{sums['trainings']} trainings, the same two models, byte for byte; {sums['again']} of {sums['fitted']} borders fitted twice"
+    kinds = (("killed", "SIGKILL at random"), ("told to stop", "SIGTERM at random"))
+    return [{"fault": f"a training is {kind}", "how": how, "runs": sums[kind], "lost": 0, "verdict": verdict} for kind, how in kinds]
+
+
 def beside(kind: str, faults: int, seed: int) -> list[dict[str, Any]]:
     """Kill the workers of a plain script, or of Optuna by itself, amid the same fits."""
     rng = random.Random(f"{seed}/{kind}")
@@ -292,6 +306,7 @@ PARTS: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     "slots-postgres": functools.partial(slots, "Postgres"),
     "searches": functools.partial(searches, "SQLite"),
     "searches-postgres": functools.partial(searches, "Postgres"),
+    "trainings": trained,
     "plain-script": functools.partial(beside, "a plain script"),
     "optuna-alone": functools.partial(beside, "Optuna alone"),
     "postgres": functools.partial(restarts, "Postgres", signal.SIGQUIT),

@@ -14,7 +14,7 @@ from typing import Any
 from stages.common import contract, log
 from stages.common.address import Addresses
 from stages.common.contract import STEPS, Item
-from stages.common.errors import Interrupted, MissingInput
+from stages.common.errors import Interrupted, MissingInput, SurefootError
 from stages.families import device
 from workflows import dag
 
@@ -88,20 +88,49 @@ def _attempts(task: dag.Task, item: Item, addresses: Addresses, config: str) -> 
     if count > 1:
         code, outputs = _crew(task, item, addresses, config, count)
     else:
-        for attempt in range(dag.RETRIES + 1):
-            code, outputs = _run(task, item, addresses, config, attempt)
-            if code not in dag.RETRIED or attempt == dag.RETRIES:
+        budget = _Attempts(task, item, addresses)
+        while True:
+            code, outputs = _run(task, item, addresses, config, budget.made)
+            if (pause := budget.pause(code)) is None:
                 break
-            time.sleep(_pause(task, code, attempt))
+            time.sleep(pause)
     return Outcome(
         task.step, item, outputs.pop("state", "made") if code == 0 else "failed", round(time.monotonic() - started, 2), code, outputs
     )
 
 
-def _pause(task: dag.Task, code: int, attempt: int) -> float:
-    pause: float = dag.BACKOFF_SECONDS * 2**attempt
-    log.warning("step.retry", step=task.step, exit=code, attempt=attempt + 1, seconds=pause)
-    return pause
+@dataclass
+class _Attempts:
+    """How often a step's process may be started: so often in a row without progress. A search makes some with each finished trial."""
+
+    task: dag.Task
+    item: Item
+    addresses: Addresses
+    made: int = 0
+    in_vain: int = 0
+    finished: int = 0  # trials, when the last one ended
+
+    def pause(self, code: int) -> float | None:
+        """Take the end of an attempt; give the seconds until the next one, None where there is none."""
+        if code not in dag.RETRIED:
+            return None
+        finished = self._finished()
+        self.in_vain = 0 if finished > self.finished else self.in_vain
+        self.finished = finished
+        if self.in_vain == dag.RETRIES:
+            return None
+        pause: float = dag.BACKOFF_SECONDS * 2**self.in_vain
+        self.made, self.in_vain = self.made + 1, self.in_vain + 1
+        log.warning("step.retry", step=self.task.step, exit=code, attempt=self.made, seconds=pause)
+        return pause
+
+    def _finished(self) -> int:
+        if self.task.fan_out != "workers":
+            return 0
+        try:
+            return sum(1 for _ in self.addresses.store.list(f"search/trials/{self.item['family']}-"))
+        except SurefootError:  # the step's own end said so already
+            return self.finished
 
 
 def _run(task: dag.Task, item: Item, addresses: Addresses, config: str, attempt: int) -> tuple[int, dict[str, Any]]:
@@ -152,7 +181,7 @@ class _Worker:
 
     item: Item
     answer: Path
-    attempt: int = 0
+    attempts: _Attempts
     begins: float = 0.0
     process: subprocess.Popen[bytes] | None = None
     ended: tuple[int, dict[str, Any]] | None = None
@@ -172,13 +201,14 @@ def _crew(task: dag.Task, item: Item, addresses: Addresses, config: str, count: 
     cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
     gpus, until = device.visible(), time.monotonic() + task.deadline_seconds
     with tempfile.TemporaryDirectory(prefix="surefoot-") as folder:
-        workers = [_Worker({**item, "worker": str(number)}, Path(folder) / str(number)) for number in range(count)]
+        places = [({**item, "worker": str(number)}, Path(folder) / str(number)) for number in range(count)]
+        workers = [_Worker(*place, _Attempts(task, item, addresses)) for place in places]
         try:
             while any(worker.ended is None for worker in workers):
                 for number, worker in enumerate(workers):
                     if worker.process is None and worker.ended is None and time.monotonic() >= worker.begins:
                         more = {"SUREFOOT_SHARES": str(count), **_gpu(gpus, number, count)}
-                        worker.process = _start(task, worker.item, addresses, config, worker.attempt, worker.answer, **more)
+                        worker.process = _start(task, worker.item, addresses, config, worker.attempts.made, worker.answer, **more)
                         if cores:
                             os.sched_setaffinity(worker.process.pid, _share(cores, number, count))
                     if worker.process and (worker.process.poll() is not None or time.monotonic() > until):
@@ -213,9 +243,8 @@ def _look(task: dag.Task, worker: _Worker, *, is_late: bool) -> None:
         _stop(worker.process)
     code, outputs = _ended(worker.process.wait(), worker.answer)
     worker.process = None
-    if code in dag.RETRIED and worker.attempt < dag.RETRIES and not is_late:
-        worker.begins = time.monotonic() + _pause(task, code, worker.attempt)
-        worker.attempt += 1
+    if not is_late and (pause := worker.attempts.pause(code)) is not None:
+        worker.begins = time.monotonic() + pause
     else:
         worker.ended = code, outputs
 

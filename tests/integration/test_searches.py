@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import searches as drill
+from tests import trainings
 
 
 @pytest.mark.faults
@@ -29,3 +30,13 @@ def test_no_finished_trial_is_lost(database: str, workers: int, tmp_path: Path, 
     assert redone <= drill.allowed(crew)
     assert crew.journal.lost() == 0
     assert Counter(crew.codes)[0] >= 3  # a worker ended well each time
+
+
+@pytest.mark.faults
+def test_a_training_among_kills_gives_the_models_of_one_left_alone(tmp_path: Path) -> None:
+    """Killed and told to stop, it goes on from its last saved border each time, and leaves no checkpoint."""
+    (tmp_path / "drill").mkdir()
+    trainings.searched(tmp_path / "drill")
+    sums = trainings.train(tmp_path / "drill", random.Random(7), 1, tmp_path / "alone")
+    assert sums["killed"] >= 1
+    assert sums["killed"] + sums["told to stop"] >= 3

@@ -160,13 +160,29 @@ def test_the_failed_step_is_the_last_one_though_it_was_there_before(toy: Pipelin
 
 
 @pytest.mark.parametrize(
-    ("act", "code", "calls"), [("raise-DataError", 65, 1), ("bug", 70, 1), ("raise-NotNow", 75, 4), ("signal-SIGKILL", 137, 4)]
+    ("act", "code", "calls"),
+    [("raise-DataError", 65, 1), ("bug", 70, 1), ("raise-NotNow", 75, 4), ("signal-SIGKILL", 137, 4), ("signal-SIGSEGV", 139, 4)],
 )
 def test_a_failed_step_is_tried_again_if_that_can_help_and_ends_the_walk(toy: Pipeline, act: str, code: int, calls: int) -> None:
     outcomes = walk(toy, f"toy.act=b:{act}")
     assert [(outcome.step, outcome.state, outcome.code) for outcome in outcomes] == [("toy-a", "made", 0), ("toy-b", "failed", code)]
     assert work.calls() == ["toy-a", *["toy-b"] * calls]
     assert ended(walk(toy)) == {"a": "done", "b": "made", "c": "made"}
+
+
+def test_a_search_is_started_as_often_as_it_gets_on(toy: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is taken away again and again ends no search that finishes trials in between; one that finishes none is given up."""
+    monkeypatch.setattr(dag, "BACKOFF_SECONDS", 5)
+    search = local._Attempts(dag.Task("search-work", fan_out="workers"), {"family": "xgboost"}, toy.addresses())
+    for number in range(10):
+        toy.store.create(f"search/trials/xgboost-1234/{number}-0.json", b"1")
+        assert search.pause(137) == 5
+    toy.store.create("search/trials/lightgbm-1234/0-0.json", b"1")
+    assert [search.pause(137) for _ in range(3)] == [10, 20, None], "another family's trials are not its"
+    assert search.made == 12
+    train = local._Attempts(dag.Task("train"), {"family": "xgboost"}, toy.addresses())
+    assert [train.pause(code) for code in (75, 139, 76, 137)] == [5, 10, 20, None]
+    assert local._Attempts(dag.Task("train"), {}, toy.addresses()).pause(65) is None
 
 
 def test_each_attempt_is_told_its_number(toy: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
