@@ -7,7 +7,7 @@
     slots, slots-postgres                             workers without work are killed at any commit, and sleep beyond their leases
     searches, searches-postgres                       workers of whole searches are killed, told to stop, and put to sleep amid fits
     trainings                                         trainings are killed and told to stop, and started again until they end
-    postgres, minio                                   the study's database, or the store, is restarted amid searches
+    postgres, minio, network                          amid searches, the study's database, or the store, is restarted, the network cut
     damage, fuzz                                      whatever is stored is damaged; whatever is read is made up
     plain-script, optuna-alone                        the same kills without Surefoot
 
@@ -38,7 +38,7 @@ from stages.common.checkpoint import Checkpoint
 from stages.common.store import open_store
 from stages.families.borders import Borders
 from stages.search.slots import Slots
-from tests import alone, servers, trainings
+from tests import alone, network, servers, trainings
 from tests import searches as drills
 from tests import slots as drill
 from tests.damage import damage
@@ -229,8 +229,8 @@ def beside(kind: str, faults: int, seed: int) -> list[dict[str, Any]]:
     return [{"fault": fault, "how": "SIGKILL at random", "runs": sums["killed"], "lost": sums["lost"], "verdict": verdict}]
 
 
-def restarts(what: str, number: signal.Signals, count: int, seed: int) -> list[dict[str, Any]]:
-    """Restart the database, or the store, amid searches of two workers, none of whom may end for it."""
+def gone(what: str, how: str, count: int, seed: int) -> list[dict[str, Any]]:
+    """Let the database, the store, or the network to both be gone amid searches of two workers, none of whom may end for it."""
     rng = random.Random(f"{seed}/{what}")
     back: list[float] = []
     waits: list[float] = []
@@ -240,21 +240,28 @@ def restarts(what: str, number: signal.Signals, count: int, seed: int) -> list[d
         for one in ("postgres", "minio"):
             (folder / one).mkdir()
         database = stack.enter_context(servers.PostgresServer(folder / "postgres"))
-        os.environ["SUREFOOT_STUDY"] = database.address
-        server: servers.Server = database
-        address = str(folder / "store")
-        if what == "MinIO":
-            server = minio = stack.enter_context(servers.MinioServer(folder / "minio"))
+        study, address, net = database.address, str(folder / "store"), ""
+        fault = functools.partial(servers.restart, database, signal.SIGQUIT, rng)
+        if what != "Postgres":
+            minio = stack.enter_context(servers.MinioServer(folder / "minio"))
             os.environ |= minio.environment
             address = f"s3://{minio.bucket()}/drill"
+            fault = functools.partial(servers.restart, minio, signal.SIGKILL, rng)
+        if what == "the network":
+            cable = stack.enter_context(network.Network())
+            net, fault = cable.path, functools.partial(cable.cut, rng)
+            study = study.replace(f"127.0.0.1:{database.port}", f"{network.HERE}:{cable.reach(database.port)}")
+            os.environ["AWS_ENDPOINT_URL"] = f"http://{network.HERE}:{cable.reach(minio.port)}"
+        os.environ["SUREFOOT_STUDY"] = study
         drills.lay_out(folder, address)
         while len(back) < count:
-            crew = drills.Crew(folder, address, database.address, rng, drills.Journal(folder / f"{slots}.journal"), 2)
+            crew = drills.Crew(folder, address, study, rng, drills.Journal(folder / f"{slots}.journal"), 2, net=net)
             sets = (f"search.seed={seed * 100_000 + slots}", "search.n_trials=8")
             crew.do("search-create", sets)
             ended = threading.Event()
             mine: list[float] = []
-            thread = threading.Thread(target=_restart, args=(server, number, rng, ended, crew.journal, mine))
+            long = 0.25 if net else 0.05
+            thread = threading.Thread(target=_again_and_again, args=(fault, rng, long, ended, crew.journal, mine))
             thread.start()
             crew.search(sets, 0, 1)
             ended.set()
@@ -265,17 +272,23 @@ def restarts(what: str, number: signal.Signals, count: int, seed: int) -> list[d
             back += mine
             slots += 8
     verdict = f"{slots} slots, each finished once, no worker ended; at work {_percentile(sorted(waits), 95):.1f} s after it was back (95 %)"
-    how = f"{number.name}, back within 3 s; one in twenty after up to 30 s"
-    return [{"fault": f"{what} is restarted amid searches", "how": how, "runs": len(back), "lost": 0, "verdict": verdict}]
+    how += f", back within 3 s; one in {'four' if net else 'twenty'} after up to 30 s"
+    fault_said = f"{what} is {'cut' if net else 'restarted'} amid searches"
+    return [{"fault": fault_said, "how": how, "runs": len(back), "lost": 0, "verdict": verdict}]
 
 
-def _restart(
-    server: servers.Server, number: signal.Signals, rng: random.Random, ended: threading.Event, journal: drills.Journal, back: list[float]
+def _again_and_again(
+    fault: Callable[[float], tuple[float, float]],
+    rng: random.Random,
+    long: float,
+    ended: threading.Event,
+    journal: drills.Journal,
+    back: list[float],
 ) -> None:
-    """Restart a server again and again, whenever there was some work since the last time, and all who waited for it could try again."""
+    """Take something away again and again, whenever there was some work since the last time, and all who waited for it could try again."""
     while not ended.wait(rng.uniform(5.5, 7)):
         if any(line[0] > max(back, default=0) for line in journal.lines()[-1:]):
-            back.append(servers.restart(server, number, rng, 30 if rng.random() < 0.05 else 3)[1])
+            back.append(fault(30 if rng.random() < long else 3)[1])
 
 
 def _percentile(values: list[float], percent: int) -> float:
@@ -309,8 +322,9 @@ PARTS: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     "trainings": trained,
     "plain-script": functools.partial(beside, "a plain script"),
     "optuna-alone": functools.partial(beside, "Optuna alone"),
-    "postgres": functools.partial(restarts, "Postgres", signal.SIGQUIT),
-    "minio": functools.partial(restarts, "MinIO", signal.SIGKILL),
+    "postgres": functools.partial(gone, "Postgres", "SIGQUIT"),
+    "minio": functools.partial(gone, "MinIO", "SIGKILL"),
+    "network": functools.partial(gone, "the network", "the cable of its namespace: what is sent is lost, and nobody says so"),
     "damage": damage,
     "fuzz": fuzz,
 }

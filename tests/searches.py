@@ -29,6 +29,7 @@ from stages.prepare import generate
 from stages.search import slots as module
 from stages.search import study as studies
 from stages.search.patience import patiently
+from tests import network
 from tests import slots as toy
 
 FAMILY = {"family": "xgboost"}
@@ -59,17 +60,17 @@ def planned(folder: Path, address: str, *sets: str) -> Addresses:
 # --- one process ----------------------------------------------------------------------------------
 
 
-def be(name: str, folder: Path, address: str, database: str, sets: tuple[str, ...], journal: Path, lease: float, is_far: bool) -> NoReturn:
-    """Be a step's process, which writes down what it does at each border, and is far from the others if it is said to be."""
+def be(name: str, folder: Path, address: str, database: str, sets: tuple[str, ...], journal: Path, lease: float, net: str) -> NoReturn:
+    """Be a step's process, which writes down what it does at each border, in a network of its own if one is given."""
     os.environ["SUREFOOT_STUDY"] = database
+    if net:
+        network.enter(net)
     log = os.open(journal.with_suffix(".log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(log, 2)
     os.dup2(log, 1)
     lines = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     _tell_borders(lines)
     module.Slots.__init__.__defaults__ = (lease,)
-    if is_far:
-        module.place = lambda: ["elsewhere", str(os.getpid())]  # type: ignore[assignment]
     argv = ["--config", str(folder / "drill.yaml"), "--store", address, *(word for one in sets for word in ("--set", one))]
     step.main(name, [*argv, *(["--item", json.dumps(FAMILY)] if contract.STEPS[name].item else [])])
 
@@ -158,7 +159,7 @@ class Crew:
     journal: Journal
     workers: int
     lease: float = LEASE
-    is_far: bool = False
+    net: str = ""  # the path of the network that they are in
     killed: list[tuple[float, int]] = field(default_factory=list)
     told: int = 0
     slept: int = 0
@@ -170,7 +171,7 @@ class Crew:
         """Start one process of a step."""
         context = get_context("forkserver")
         context.set_forkserver_preload(["tests.searches"])
-        arguments = (name, self.folder, self.address, self.database, sets, self.journal.path, self.lease, self.is_far)
+        arguments = (name, self.folder, self.address, self.database, sets, self.journal.path, self.lease, self.net)
         process = context.Process(target=be, args=arguments)
         process.start()
         return process

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import scoreboard, trainings
 from tests import searches as drill
-from tests import trainings
+from tests.servers import Missing
 
 
 @pytest.mark.faults
@@ -40,3 +41,14 @@ def test_a_training_among_kills_gives_the_models_of_one_left_alone(tmp_path: Pat
     sums = trainings.train(tmp_path / "drill", random.Random(7), 1, tmp_path / "alone")
     assert sums["killed"] >= 1
     assert sums["killed"] + sums["told to stop"] >= 3
+
+
+@pytest.mark.faults
+def test_a_network_that_is_cut_ends_no_worker() -> None:
+    """What is sent is lost then, and nobody says so: both servers' connections, and new ones, are given up in seconds."""
+    try:
+        (row,) = scoreboard.gone("the network", "", 2, 7)
+    except Missing as error:
+        pytest.skip(f"{error}: no cable was cut")
+    assert row["runs"] >= 2
+    assert row["lost"] == 0
