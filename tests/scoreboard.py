@@ -8,6 +8,7 @@
     searches, searches-postgres                       workers of whole searches are killed, told to stop, and put to sleep amid fits
     trainings                                         trainings are killed and told to stop, and started again until they end
     postgres, minio, network                          amid searches, the study's database, or the store, is restarted, the network cut
+    disk                                              the store's disk is full, and is not
     damage, fuzz                                      whatever is stored is damaged; whatever is read is made up
     plain-script, optuna-alone                        the same kills without Surefoot
 
@@ -38,7 +39,7 @@ from stages.common.checkpoint import Checkpoint
 from stages.common.store import open_store
 from stages.families.borders import Borders
 from stages.search.slots import Slots
-from tests import alone, network, servers, trainings
+from tests import alone, disk, network, servers, trainings
 from tests import searches as drills
 from tests import slots as drill
 from tests.damage import damage
@@ -47,6 +48,7 @@ from tests.unit.families.test_families import BOOSTED, PARAMS, table, written
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "scoreboard.jsonl"
 SETTINGS: dict[str, Any] = {"rounds": 400, "early_stopping_rounds": 80, "seed": 3, "metric": "auc"}
+LEFT = 1_500_000  # bytes of a full disk that may be free when a search goes on
 SLOW = 0.03  # a fit's learning rate: its best border comes late
 
 
@@ -277,6 +279,37 @@ def gone(what: str, how: str, count: int, seed: int) -> list[dict[str, Any]]:
     return [{"fault": fault_said, "how": how, "runs": len(back), "lost": 0, "verdict": verdict}]
 
 
+def full_disk(faults: int, seed: int) -> list[dict[str, Any]]:
+    """Let the store's disk, with the study in it, be full amid searches, and start their worker again once there is room."""
+    rng, sums = random.Random(f"{seed}/disk"), Counter[str]()
+    os.environ["SUREFOOT_STUDY"] = ""
+    with tempfile.TemporaryDirectory() as name, disk.Disk(Path(name) / "disk") as full:
+        folder = Path(name)
+        address = drills.lay_out(folder, str(full.folder / "store")).store.address
+        while sums["ended"] < faults:
+            crew = drills.Crew(folder, address, "", rng, drills.Journal(folder / f"{sums['searches']}.journal"), 1)
+            sets = (f"search.seed={seed * 100_000 + sums['searches']}", "search.n_trials=4")
+            crew.do("search-create", sets)
+            code = -1
+            while code:
+                full.fill(rng, LEFT)
+                process = crew.start("search-work", sets)
+                process.join()
+                code = int(process.exitcode or 0)
+                assert code in (0, 75), (code, crew.said())
+                full.empty()
+                sums["ended"] += code == 75
+            drills.check(crew, sets, 4)
+            drills.collected(crew, sets)
+            fitted, again = crew.journal.redone()
+            sums.update(searches=1, fitted=fitted, again=again)
+    verdict = (
+        f"it ended with 75; {sums['searches']} searches, each slot finished once; {sums['again']} of {sums['fitted']} borders fitted twice"
+    )
+    how = f"a tmpfs of {disk.SIZE} MiB, which is filled but for up to {LEFT / 1e6} MB"
+    return [{"fault": "the store's disk is full, SQLite", "how": how, "runs": sums["ended"], "lost": 0, "verdict": verdict}]
+
+
 def _again_and_again(
     fault: Callable[[float], tuple[float, float]],
     rng: random.Random,
@@ -325,6 +358,7 @@ PARTS: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     "postgres": functools.partial(gone, "Postgres", "SIGQUIT"),
     "minio": functools.partial(gone, "MinIO", "SIGKILL"),
     "network": functools.partial(gone, "the network", "the cable of its namespace: what is sent is lost, and nobody says so"),
+    "disk": full_disk,
     "damage": damage,
     "fuzz": fuzz,
 }
