@@ -100,8 +100,9 @@ class MinioServer(Server):
 class PostgresServer(Server):
     """A Postgres with an empty database; root runs it as nobody, since it refuses root."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, connections: int = 100) -> None:
         super().__init__(folder)
+        self.connections = connections
         initdb, self.program = program("initdb"), program("postgres")
         self.address = f"postgresql://surefoot@127.0.0.1:{self.port}/postgres"
         self.words: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
@@ -117,6 +118,7 @@ class PostgresServer(Server):
 
     def _begin(self, _log: Any) -> subprocess.Popen[bytes]:
         command = [self.program, "-D", str(self.folder / "data"), "-p", str(self.port), "-k", str(self.folder), "-h", "127.0.0.1", "-F"]
+        command += ["-c", f"max_connections={self.connections}"]
         return subprocess.Popen(command, **self.words)
 
     def answers(self) -> bool:
