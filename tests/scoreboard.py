@@ -6,6 +6,7 @@
     resume-FAMILY                                     fits are killed, and go on to the same model
     slots, slots-postgres                             workers without work are killed at any commit, and sleep beyond their leases
     searches, searches-postgres                       workers of whole searches are killed, told to stop, and put to sleep amid fits
+    leases                                            workers of another machine are killed: their leases run out
     trainings                                         trainings are killed and told to stop, and started again until they end
     postgres, minio, network                          amid searches, the study's database, or the store, is restarted, the network cut
     disk                                              the store's disk is full, and is not
@@ -38,7 +39,7 @@ from stages import families
 from stages.common.checkpoint import Checkpoint
 from stages.common.store import open_store
 from stages.families.borders import Borders
-from stages.search.slots import Slots
+from stages.search.slots import LEASE, Slots
 from tests import alone, disk, network, servers, trainings
 from tests import searches as drills
 from tests import slots as drill
@@ -200,6 +201,27 @@ def searches(place: str, faults: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
+def leases(faults: int, seed: int) -> list[dict[str, Any]]:
+    """Kill workers of which the others know by their leases alone, as those of another machine, with the lease that searches have."""
+    rng, sums = random.Random(f"{seed}/leases"), Counter[str]()
+    recovery: list[float] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        address = drills.lay_out(folder).store.address
+        while sums["killed"] < faults:
+            journal = drills.Journal(folder / f"{sums['searches']}.journal")
+            crew = drills.Crew(folder, address, "", rng, journal, 2, lease=LEASE, net=drills.ELSEWHERE)
+            sets = (f"search.seed={seed * 100_000 + sums['searches']}", "search.n_trials=8")
+            crew.do("search-create", sets)
+            crew.search(sets, 6, 4)
+            drills.check(crew, sets, 8)
+            recovery += journal.recovery(crew.killed)
+            sums.update(searches=1, killed=len(crew.killed))
+    verdict = f"{sums['searches']} searches, each slot finished once; back at work in {_percentile(sorted(recovery), 95):.1f} s (95 %)"
+    how = f"SIGKILL at random; its lease of {LEASE:.0f} s runs out"
+    return [{"fault": "a worker of another machine is killed, SQLite", "how": how, "runs": sums["killed"], "lost": 0, "verdict": verdict}]
+
+
 def trained(faults: int, seed: int) -> list[dict[str, Any]]:
     """Kill trainings, and tell them to stop, one after the other."""
     rng, sums = random.Random(f"{seed}/trainings"), Counter[str]()
@@ -352,6 +374,7 @@ PARTS: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     "slots-postgres": functools.partial(slots, "Postgres"),
     "searches": functools.partial(searches, "SQLite"),
     "searches-postgres": functools.partial(searches, "Postgres"),
+    "leases": leases,
     "trainings": trained,
     "plain-script": functools.partial(beside, "a plain script"),
     "optuna-alone": functools.partial(beside, "Optuna alone"),

@@ -33,6 +33,7 @@ from tests import network
 from tests import slots as toy
 
 FAMILY = {"family": "xgboost"}
+ELSEWHERE = "elsewhere"
 LEASE = 1.0  # seconds, of the drills: a worker that sleeps longer lost its slot
 CONFIG = """
 common: {checkpoint_interval_minutes: 0, threads: 1}
@@ -61,9 +62,14 @@ def planned(folder: Path, address: str, *sets: str) -> Addresses:
 
 
 def be(name: str, folder: Path, address: str, database: str, sets: tuple[str, ...], journal: Path, lease: float, net: str) -> NoReturn:
-    """Be a step's process, which writes down what it does at each border, in a network of its own if one is given."""
+    """Be a step's process, which writes down what it does at each border, in a network of its own if one is given.
+
+    One that is ``ELSEWHERE`` says so: whether it lives, the others can tell by its lease alone.
+    """
     os.environ["SUREFOOT_STUDY"] = database
-    if net:
+    if net == ELSEWHERE:
+        module.place = lambda: [ELSEWHERE, str(os.getpid())]  # type: ignore[assignment]
+    elif net:
         network.enter(net)
     log = os.open(journal.with_suffix(".log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(log, 2)
