@@ -1,6 +1,7 @@
 """The ``surefoot`` command."""
 
 import argparse
+import difflib
 import json
 import sys
 import time
@@ -65,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
         (run, "run", "do what is missing, on this machine"),
     ):
         command(work, name, text, needs_config=True).add_argument("--json", action="store_true", help="one JSON document on stdout")
+    made = command(explain, "explain", "say what a config's options are, and who set each", needs_config=True)
+    made.add_argument("options", nargs="*", metavar="SECTION.KEY", help="these alone, whole (default: what differs from the defaults)")
+    command(schema, "schema", "print the JSON schema of a dataset's file, for editors")
     made = command(submit, "submit", "upload table and config, and run in the cluster", needs_config=True)
     made.add_argument("--wait", action="store_true", help="wait for the end")
     made = command(ls, "ls", "list the finished steps", needs_config=False)
@@ -135,6 +139,39 @@ def plan(asked: argparse.Namespace) -> int:
         changes = "" if row.state == "done" else "  " + ", ".join(row.why)
         _say(f"{row.label:<24} {words[row.state]:<26}{changes}")
     return 0
+
+
+def explain(asked: argparse.Namespace) -> int:
+    """Say who set a config's options."""
+    options = config.explain(Path(asked.config), asked.set)
+    known = {option.name: option for option in options}
+    if unknown := [name for name in asked.options if name not in known]:
+        near = difflib.get_close_matches(unknown[0], known, n=3, cutoff=0.5)
+        raise UsageError(f"{unknown[0]}: there is no such option" + (f"; did you mean {' or '.join(near)}?" if near else "."))
+    base = str(config.CONFIGS / "base.yaml")
+    for name in asked.options:
+        option = known[name]
+        _say(f"{name} = {_value(option.value)}")
+        _say(f"  {option.description}")
+        _say("  a change of it makes its step, and what reads it, run again" if option.changes_result else "  it cannot change a result")
+        for number, (who, what) in enumerate(reversed(option.said)):
+            _say(f"  {'over' if number else 'by'} {who}: {_value(what)}")
+    for option in () if asked.options else options:
+        if option.said and option.said[-1][0] != base:
+            _say(f"{option.name + ' = ' + _value(option.value):<50} {option.said[-1][0]}")
+    return 0
+
+
+def schema(_asked: argparse.Namespace) -> int:
+    """Print the JSON schema of a dataset's file."""
+    from workflows import options
+
+    _say(json.dumps(options.schema(), indent=1))
+    return 0
+
+
+def _value(value: Any) -> str:
+    return json.dumps(value, default=lambda one: one.model_dump(mode="json"))
 
 
 def run(asked: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Write configs/base.yaml from the options that the stages state: every option with its default and its comment.
+"""Write configs/base.yaml from the options that the stages state: every option with its default and its comment; and a JSON schema of them.
 
 As `make render` does:
 
@@ -36,6 +36,24 @@ def base() -> str:
 def _yaml(value: Any) -> str:
     # JSON is YAML, and says a string where there is one.
     return json.dumps(list(value) if isinstance(value, tuple) else value)
+
+
+def schema() -> dict[str, Any]:
+    """Give the JSON schema (draft 2020-12) of a dataset's file, for editors: what stands in several files together is not looked at."""
+    found: dict[str, Any] = {}
+    parts: dict[str, Any] = {"profile": {"enum": ["development", "production"], "description": "options for trying out, or for real"}}
+    for name, section in config.section_types().items():
+        made = section.model_json_schema()
+        found |= made.pop("$defs", {})
+        parts[name] = made
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Surefoot: a dataset's config",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": parts,
+        "$defs": found,
+    }
 
 
 if __name__ == "__main__":

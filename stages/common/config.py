@@ -18,7 +18,7 @@ import pydantic
 
 from stages.common import contract, yaml
 from stages.common.errors import ConfigError
-from stages.common.section import Section, other
+from stages.common.section import Section, changes_result, other
 
 UNSAFE = re.compile(r"[\0-\x1f\x7f\ud800-\udfff]")  # in a path: of two lines, or bytes that are no UTF-8
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -115,6 +115,37 @@ def load(path: Path, sets: Iterable[str] = (), environment: Mapping[str, str] = 
         ConfigError: unreadable, an unknown key (the nearest is named), or a refused value.
 
     """
+    return _resolved(path, sets, environment)[0]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a resolved config, and who said what of it: the last one wins."""
+
+    name: str  # section.key
+    value: Any
+    description: str
+    changes_result: bool
+    said: list[tuple[str, Any]]  # who, and what; none: it has its default
+
+
+def explain(path: Path, sets: Iterable[str] = (), environment: Mapping[str, str] = os.environ) -> list[Option]:
+    """Resolve as ``load`` does, and tell of each option who set it.
+
+    Raises:
+        ConfigError: as ``load`` does.
+
+    """
+    resolved, said = _resolved(path, sets, environment)
+    return [
+        Option(name, getattr(section, key), field.description or "", changes_result(field), said.get(name, []))
+        for part, section in resolved.sections.items()
+        for key, field in type(section).model_fields.items()
+        if (name := f"{part}.{key}")
+    ]
+
+
+def _resolved(path: Path, sets: Iterable[str], environment: Mapping[str, str]) -> tuple[Config, dict[str, list[tuple[str, Any]]]]:
     if UNSAFE.search(str(path.absolute())):
         raise ConfigError(f"{yaml.shown(str(path))}: its path holds what is no text. Rename it.")
     try:
@@ -130,16 +161,17 @@ def load(path: Path, sets: Iterable[str] = (), environment: Mapping[str, str] = 
         raise ConfigError(f"{where}: profile {repr(profile)[:80]} is neither development nor production.")
     layers = [(CONFIGS / f"{layer}.yaml") for layer in ("base", profile) if layer]
     values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
+    said_of: dict[str, list[tuple[str, Any]]] = {}
     for layer in layers:
         if layer.exists():
-            _lay(values, _mapping(yaml.load(layer.read_bytes(), str(layer)), str(layer)), str(layer), origins, layer.parent)
-    _lay(values, own, str(path), origins, path.resolve().parent)
+            _lay(values, _mapping(yaml.load(layer.read_bytes(), str(layer)), str(layer)), str(layer), said_of, layer.parent)
+    _lay(values, own, str(path), said_of, path.resolve().parent)
     for where, keys, value in spoken:
         if keys != ["profile"]:
             section, key = keys
-            _lay(values, {section: {key: value}}, where, origins, Path.cwd())
-    return Config(path.stem, _typed(values, origins, str(path)))
+            _lay(values, {section: {key: value}}, where, said_of, Path.cwd())
+    origins = {name: who[-1][0] for name, who in said_of.items()}
+    return Config(path.stem, _typed(values, origins, str(path))), said_of
 
 
 def _mapping(document: Any, name: str, wanted: str = "sections such as `prepare:`") -> dict[str, Any]:
@@ -168,7 +200,7 @@ def _sets(sets: Iterable[str]) -> Iterator[tuple[str, list[str], Any]]:
         yield where, keys, yaml.load(value, where)
 
 
-def _lay(values: dict[str, Any], layer: dict[str, Any], name: str, origins: dict[str, str], folder: Path) -> None:
+def _lay(values: dict[str, Any], layer: dict[str, Any], name: str, said: dict[str, list[tuple[str, Any]]], folder: Path) -> None:
     """Lay one layer over the earlier ones, key by key; paths become absolute here, where their file is known."""
     types = section_types()
     for section, keys in layer.items():
@@ -183,7 +215,7 @@ def _lay(values: dict[str, Any], layer: dict[str, Any], name: str, origins: dict
             extra = fields[key].json_schema_extra
             is_place = isinstance(extra, dict) and extra.get("path") and isinstance(value, str) and not _is_address(value)
             values.setdefault(section, {})[key] = str(folder / value) if is_place else value
-            origins[f"{section}.{key}"] = name
+            said.setdefault(f"{section}.{key}", []).append((name, value))
 
 
 def _is_address(value: str) -> bool:

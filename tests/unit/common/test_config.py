@@ -4,6 +4,7 @@
 import dataclasses
 import importlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +276,43 @@ def test_each_stage_has_a_section_of_its_name() -> None:
     assert set(config.STAGES) == stages
     for stage in stages:
         assert issubclass(importlib.import_module(f"stages.{stage}.config").Config, section.Section)
+
+
+def test_the_schema_for_editors_knows_every_option_and_nothing_else() -> None:
+    schema = options.schema()
+    assert schema["additionalProperties"] is False
+    assert schema["properties"].pop("profile")["enum"] == ["development", "production"]
+    known = {(name, key) for name, part in schema["properties"].items() for key in part["properties"]}
+    assert known == set(fields())
+    assert all(part["additionalProperties"] is False and "required" not in part for part in schema["properties"].values())
+    assert schema["properties"]["search"]["properties"]["n_trials"] | {"title": ""} == {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 100_000,
+        "default": 200,
+        "description": "finished trials (complete or pruned) of each family",
+        "result": True,
+        "title": "",
+    }
+    references = re.findall(r'"\$ref": "#/\$defs/(\w+)"', json.dumps(schema))
+    assert references
+    assert set(references) <= schema["$defs"].keys()
+
+
+def test_who_set_an_option_is_told_in_the_order_that_they_win(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write("profile: development\nsearch: {n_trials: 7}\nprepare: {path: t.csv}\n")
+    found = {option.name: option for option in config.explain(path, ["search.n_trials=9"], {"SUREFOOT__SEARCH__N_TRIALS": "8"})}
+    assert found.keys() == {f"{name}.{key}" for name, key in fields()}
+    trials = found["search.n_trials"]
+    assert (trials.value, trials.changes_result) == (9, True)
+    assert [Path(who).name for who, _ in trials.said] == [
+        "base.yaml", "development.yaml", path.name, "environment SUREFOOT__SEARCH__N_TRIALS", "--set search.n_trials=9",
+    ]  # fmt: skip
+    assert [what for _, what in trials.said] == [200, 20, 7, 8, 9]
+    assert found["prepare.path"].value == str(path.parent / "t.csv")
+    assert not found["search.families"].changes_result
+    monkeypatch.setattr(config, "CONFIGS", path.parent)
+    assert next(option for option in config.explain(path, (), {}) if option.name == "train.seed").said == []
 
 
 # --- the resolved config ---

@@ -52,6 +52,32 @@ def test_status_names_production_and_the_last_run(finished: Path) -> None:
     assert ended.out.splitlines()[1].endswith("-small: Succeeded")
 
 
+def test_options_are_explained(finished: Path) -> None:
+    config_file = finished / "small.yaml"
+    one = surefoot("explain", config_file, "search.n_trials", "common.threads", "--set", "search.n_trials=5")
+    assert one.code == 0, one.err
+    lines = one.out.splitlines()
+    assert lines[:5] == [
+        "search.n_trials = 5",
+        "  finished trials (complete or pruned) of each family",
+        "  a change of it makes its step, and what reads it, run again",
+        "  by --set search.n_trials=5: 5",
+        f"  over {config_file}: 2",
+    ]
+    assert lines[6:9] == ["common.threads = 0", "  CPU threads of one step; 0 takes all that it may use", "  it cannot change a result"]
+    differ = surefoot("explain", config_file)
+    assert {line.split(" = ")[0] for line in differ.out.splitlines()} >= {"prepare.label", "search.n_trials", "validate.auc_floor"}
+    assert "search.seed" not in differ.out
+    wrong = surefoot("explain", config_file, "search.trials")
+    assert (wrong.code, wrong.named("step.failed")[0]["message"]) == (
+        2,
+        "search.trials: there is no such option; did you mean search.n_trials or search.metric or search.patience_trials?",
+    )
+    schema = surefoot("schema")
+    assert schema.code == 0, schema.err
+    assert json.loads(schema.out)["properties"]["train"]["properties"]["seed"]["type"] == "integer"
+
+
 def test_verify_tells_by_its_exit_code(finished: Path) -> None:
     store = open_store(str(finished / "store"))
     whole = surefoot("verify", "--store", store.address)
