@@ -59,6 +59,7 @@ ROOM: dict[str, dict[str, str | int]] = {
     "deploy": {"cpu": "100m", "memory": 256},
     "evaluate-report": {"cpu": "100m", "memory": 512},
 }
+WORKING = ("Pod", "Skipped")  # types of nodes that stand for work; the others hold these together
 RETRY = RetryStrategy(
     limit=str(dag.RETRIES),
     backoff=m.Backoff(duration=f"{dag.BACKOFF_SECONDS}s", factor=2, cap="1m"),
@@ -369,13 +370,20 @@ def submit(config: str, store: str, **parameters: str) -> str:
     return str(made.metadata.name)
 
 
-def wait(name: str, pause: float = 2.0) -> int:
-    """Wait until a Workflow has ended; give 0 where it succeeded, else 1, and say why in the log."""
-    service = _service()
+def wait(name: str, pause: float = 2.0, tell: Callable[[str], None] | None = None) -> int:
+    """Wait until a Workflow has ended; give 0 where it succeeded, else 1, and say why in the log.
+
+    ``tell`` is given a line whenever a pod, or what needs none, comes to another phase.
+    """
+    service, told = _service(), dict[str, str]()
+    fields = "metadata.name,spec,status.phase,status.message" + (",status.nodes" if tell else "")
     while True:
-        asked = functools.partial(service.get_workflow, name, fields="metadata.name,spec,status.phase,status.message")
+        asked = functools.partial(service.get_workflow, name, fields=fields)
         found = retry(f"the state of {name}", functools.partial(_ask, asked))
         phase, message = (found.status.phase, found.status.message) if found.status else (None, None)
+        if tell:
+            for line in _moved(found, told):
+                tell(line)
         if phase == "Succeeded":
             log.info("workflow.succeeded", workflow=name)
             return 0
@@ -383,6 +391,18 @@ def wait(name: str, pause: float = 2.0) -> int:
             log.error("workflow.failed", workflow=name, phase=phase, message=message, so=f"argo get {name}")
             return 1
         time.sleep(pause)
+
+
+def _moved(workflow: m.Workflow, told: dict[str, str]) -> Iterator[str]:
+    """Say of each node that stands for work what it came to since it was ``told``, in the order in which they began."""
+    nodes = (workflow.status.nodes or {}) if workflow.status else {}
+    for node in sorted(nodes.values(), key=lambda one: (str(one.started_at), one.name)):
+        is_hit = node.memoization_status is not None and node.memoization_status.hit
+        words = ("was there" if is_hit else node.phase or "Pending", node.message or "")
+        line = f"{node.display_name or node.name:<32} {words[0]:<10} {words[1]}".rstrip()
+        if node.type in WORKING and told.get(node.id) != line:
+            told[node.id] = line
+            yield line
 
 
 class _Session(requests.Session):

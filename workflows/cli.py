@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     command(schema, "schema", "print the JSON schema of a dataset's file, for editors")
     made = command(submit, "submit", "upload table and config, and run in the cluster", needs_config=True)
     made.add_argument("--wait", action="store_true", help="wait for the end")
+    made.add_argument("--watch", action="store_true", help="wait, and say what begins and ends")
     made = command(ls, "ls", "list the finished steps", needs_config=False)
     made.add_argument("--digests", action="store_true", help="step, item, address, file, sha256: nothing measured")
     made.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -221,7 +222,7 @@ def submit(asked: argparse.Namespace) -> int:
         raise UsageError("submit needs a store that the cluster reaches: --store s3://bucket/prefix.")
     name = argo.submit(upload(resolved, store), store.address)
     _say(name)
-    return argo.wait(name) if asked.wait else 0
+    return argo.wait(name, tell=_shown if asked.watch else None) if asked.wait or asked.watch else 0
 
 
 def upload(resolved: Config, store: Store) -> str:
@@ -382,6 +383,12 @@ def _open(asked: argparse.Namespace) -> tuple[Config, Store]:
 
 def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
+
+
+def _shown(line: str) -> None:
+    """Say a line at once, also where nobody sits at a terminal."""
+    _say(line)
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -257,9 +257,13 @@ def test_the_report_is_shown_by_argos_server(place: Place, first: tuple[Path, st
 def test_the_same_submit_again_starts_plan_and_the_exit_handler_alone(place: Place, first: tuple[Path, str, Document]) -> None:
     path, store, _ = first
     before = place.digests(store)
-    workflow = place.ended(place.submit(path, store))
+    watched = place.surefoot("submit", path, "--store", store, "--watch")
+    assert watched.code == 0, watched.err
+    name, *told = watched.out.splitlines()
+    workflow = place.ended(name)
 
     assert workflow["status"]["phase"] == "Succeeded"
+    assert {line.split()[0] for line in told if line.endswith(" Succeeded")} == {"plan(0)", "evaluate-report(0)"}, told
     assert steps(place.pods(workflow["metadata"]["name"])) == ["onExit.evaluate-report(0)", "plan(0)"]
     assert place.digests(store) == before
     print(f"\nthe same submit again: {seconds(workflow):.0f} s")  # noqa: T201 - a figure that we promise

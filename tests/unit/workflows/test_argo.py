@@ -145,6 +145,8 @@ class Server(BaseHTTPRequestHandler):
     created: list[Template]
     tokens: list[str | None]
     phases: list[str]
+    nodes: list[Template]
+    asked: list[str]
 
     def do_GET(self) -> None:
         """Give the WorkflowTemplate, or the Workflow in its next phase."""
@@ -155,7 +157,9 @@ class Server(BaseHTTPRequestHandler):
         elif (phase := self.phases.pop(0)) == "away":
             self.answer(502, {"message": "bad gateway"})
         else:
-            self.answer(200, {"metadata": {"name": "surefoot-abcde"}, "spec": {}, "status": {"phase": phase}})
+            nodes = self.nodes.pop(0) if self.nodes else {}
+            self.asked.append(self.path)
+            self.answer(200, {"metadata": {"name": "surefoot-abcde"}, "spec": {}, "status": {"phase": phase, "nodes": nodes}})
 
     def do_POST(self) -> None:
         """Take a Workflow."""
@@ -178,7 +182,7 @@ class Server(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(template: Template, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Server]]:
-    handler = type("Handler", (Server,), {"template": template, "created": [], "tokens": [], "phases": []})
+    handler = type("Handler", (Server,), {"template": template, "created": [], "tokens": [], "phases": [], "nodes": [], "asked": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         monkeypatch.setenv("ARGO_SERVER", f"http://127.0.0.1:{listening.server_port}")
@@ -208,6 +212,35 @@ def test_waiting_ends_with_the_workflow(server: type[Server]) -> None:
     assert argo.wait("surefoot-abcde", pause=0.01) == 1
     assert argo.wait("surefoot-abcde", pause=0.01) == 0
     assert server.phases == []
+
+
+def node(name: str, phase: str, kind: str = "Pod", **more: Any) -> Template:
+    began = f"2026-01-01T00:00:0{len(name)}Z"
+    known = {"id": name, "name": f"surefoot-abcde.{name}", "displayName": name, "type": kind, "phase": phase, "startedAt": began}
+    return {**known, **more}
+
+
+def test_watching_tells_what_began_and_ended(server: type[Server]) -> None:
+    hit = {"hit": True, "key": "k", "cacheName": "c"}
+    first = {"a": node("a", "Running"), "dag": node("dag", "Running", "DAG"), "bb": node("bb", "Succeeded", memoizationStatus=hit)}
+    then = {**first, "a": node("a", "Failed", message="OOMKilled (exit code 137)"), "ccc": node("ccc", "Skipped", "Skipped")}
+    server.phases[:], server.nodes[:] = ["Running", "Running", "Succeeded"], [first, first, then]
+    told: list[str] = []
+    assert argo.wait("surefoot-abcde", pause=0.01, tell=told.append) == 0
+    assert [line.split(maxsplit=1) for line in told] == [
+        ["a", "Running"],
+        ["bb", "was there"],
+        ["a", "Failed     OOMKilled (exit code 137)"],
+        ["ccc", "Skipped"],
+    ]
+    assert all("status.nodes" in path for path in server.asked)
+
+
+def test_waiting_asks_for_no_more_than_the_phase(server: type[Server]) -> None:
+    """A workflow of many pods is a large object."""
+    server.phases[:] = ["Succeeded"]
+    assert argo.wait("surefoot-abcde", pause=0.01) == 0
+    assert all("nodes" not in path for path in server.asked)
 
 
 def test_a_server_that_is_away_for_a_moment_does_not_end_the_waiting(server: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
