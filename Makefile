@@ -8,7 +8,7 @@ COUNT ?= 100
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint faults cluster bench show scoreboard render lock images clean
+.PHONY: help setup run test lint faults cluster cuda gpu bench show scoreboard render lock images clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,7 +39,11 @@ faults: setup  ## the tests that kill, damage and race
 cluster: setup  ## the tests on a Kubernetes with Argo (KUBECONFIG)
 	$(BIN)/python -m pytest -m cluster
 
-gpu: setup  ## the tests that need an NVIDIA GPU, and the libraries' CUDA builds
+cuda: setup  ## take XGBoost's build for NVIDIA GPUs, of the same version (CatBoost's is one, LightGBM has none)
+	version=$$(sed -n 's/.*xgboost-cpu==\([0-9.]*\).*/\1/p' pyproject.toml | head -1) && \
+	  $(BIN)/python -m pip uninstall --quiet --yes xgboost-cpu && $(BIN)/python -m pip install --quiet --no-deps xgboost==$$version
+
+gpu: cuda  ## the tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu
 
 bench: setup  ## measure, as ratios

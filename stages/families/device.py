@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -104,7 +105,8 @@ def _shares() -> int:
 def works(fit: Callable[[], str]) -> bool:
     """Tell whether a small fit comes to a GPU, by the device that it says it used. One that is full works: that is for the ladder."""
     try:
-        used, why = fit(), "the library took a CPU instead"
+        with warnings.catch_warnings(action="ignore"):  # it says where it looked for one, line after line
+            used, why = fit(), "the library took a CPU instead"
     except Exception as error:  # noqa: BLE001 - each library has its own
         if is_out_of_memory(error):
             return True
