@@ -119,7 +119,7 @@ def suspicious_columns(best: Candidate, features: Features, train: Table, valid:
     listed = _short_list(best, parts, valid, config)
     if not listed:
         return []
-    some = np.sort(np.random.default_rng(config.seed).permutation(len(train.y))[:REFIT_ROWS])
+    some = np.sort(_some(train.y, REFIT_ROWS, np.random.default_rng(config.seed)))
     learn = meter.taken((train,), some) if len(some) < len(train.y) else train
     refit = functools.cache(lambda names, fit: _auc_without(names, learn, valid, meter.Fits(config.seed + fit, run.threads)))
     found = []
@@ -138,7 +138,7 @@ def suspicious_columns(best: Candidate, features: Features, train: Table, valid:
 def _short_list(best: Candidate, parts: dict[str, list[str]], valid: Table, config: Config) -> list[str]:
     """Columns whose shuffling costs more AUC than a column may carry."""
     rng = np.random.default_rng(config.seed)
-    rows = rng.permutation(len(valid.y))[:SHUFFLED_ROWS]
+    rows = _some(valid.y, SHUFFLED_ROWS, rng)
     shuffled = rng.permutation(rows)  # the same for all columns: their order plays no part
     matrix, label = valid.X.iloc[rows].reset_index(drop=True), valid.y[rows]
     other = valid.X.iloc[shuffled].reset_index(drop=True)
@@ -153,6 +153,16 @@ def _short_list(best: Candidate, parts: dict[str, list[str]], valid: Table, conf
         spoiled = matrix.assign(**{name: other[name] for name in names})
         drops[raw] = auc - metrics.score("auc", label, best.family.predict(best.model, spoiled))
     return [raw for raw, drop in drops.items() if drop > config.suspicious_drop]
+
+
+def _some(label: NDArray[np.int8], most: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Choose at most so many rows at random, half of them of the rarer label where there are as many: it tells the most."""
+    rows = rng.permutation(len(label))
+    if len(rows) <= most:
+        return rows
+    rarer = label[rows] == (label.mean() <= 0.5)
+    rare = rows[rarer][: most // 2]
+    return rng.permutation(np.concatenate([rare, rows[~rarer][: most - len(rare)]]))
 
 
 def _auc_without(names: tuple[str, ...], train: Table, valid: Table, fits: meter.Fits) -> float:

@@ -110,6 +110,17 @@ def test_of_many_rows_some_are_enough_to_name_a_column(tmp_path: Path, monkeypat
     assert evaluation(some)["suspicious"][0]["auc"] != evaluation(whole)["suspicious"][0]["auc"]
 
 
+def test_of_many_rows_those_of_a_rare_label_are_not_overlooked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 900 rows of valid, 20 at random may hold none of its positives."""
+    table = leaky(honest_table(6000))
+    rare = table[(table["fraud"] == 0) | (np.arange(len(table)) % 12 == 0)]
+    monkeypatch.setattr(module, "SHUFFLED_ROWS", 20)
+    monkeypatch.setattr(module, "REFIT_ROWS", 300)
+    pipeline = new_pipeline(tmp_path, rare)
+
+    assert pipeline.until("evaluate")["evaluate"]["suspicious"] == ["seconds"]
+
+
 @pytest.mark.parametrize(("rests", "named"), [([0.8, 0.8, 0.8], ["seconds"]), ([0.89, 0.92], []), ([0.89, 0.89, 0.93], [])])
 def test_one_fits_luck_names_no_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rests: list[float], named: list[str]) -> None:
     """The mean of three fits falls from .95 by more than .05, or one of the first says that it does not."""
