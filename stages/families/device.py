@@ -108,7 +108,7 @@ def works(fit: Callable[[], str]) -> bool:
     except Exception as error:  # noqa: BLE001 - each library has its own
         if is_out_of_memory(error):
             return True
-        used, why = "", (str(error).strip() or type(error).__name__).splitlines()[-1]
+        used, why = "", told(error)
     if not used.startswith("cuda"):
         log.warning("gpu.broken", why=why, so="fits take a CPU")
     return used.startswith("cuda")
@@ -126,10 +126,25 @@ def _counted() -> int:
 
 def is_broken(error: BaseException) -> bool:
     """Tell a GPU that does not work, which another attempt may find mended, or leave, from a bug."""
-    return not is_out_of_memory(error) and any(word in str(error).lower() for word in BROKEN)
+    return not is_out_of_memory(error) and any(word in _words(_said(error)) for word in BROKEN)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell a full GPU, or a full machine, from a broken one and from a bug."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or any(word in said for word in FULL)
+    return isinstance(error, MemoryError) or any(word in _words(_said(error)) for word in FULL)
+
+
+def told(error: BaseException) -> str:
+    """Give the line in which a library says what is wrong: the one with a word that we know, else the last."""
+    lines = _said(error).splitlines()
+    return next((line for line in lines if any(word in _words(line) for word in (*FULL, *BROKEN))), lines[-1])
+
+
+def _said(error: BaseException) -> str:
+    """Give what a library says, without the stack that XGBoost adds."""
+    return str(error).partition("Stack trace:")[0].strip() or type(error).__name__
+
+
+def _words(said: str) -> str:
+    """Leave out the paths, such as those of CatBoost's sources for GPUs: their names tell nothing of what is wrong."""
+    return " ".join(word for word in said.lower().split() if "/" not in word)

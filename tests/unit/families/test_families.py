@@ -364,6 +364,25 @@ def test_a_gpu_that_breaks_is_tried_again(monkeypatch: pytest.MonkeyPatch, text:
         families.fit("catboost", {}, table(30, 0), None, **SETTINGS, gpu=True)
 
 
+STACK = "\n\nStack trace:\n  [bt] (0) lib/libxgboost.so(xgboost::cuda_impl::Fit()+0x1)\n  [bt] (8) /lib/libffi.so.8(ffi_call+0xcd)\n\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "is_full", "is_broken"),
+    [
+        ("catboost/cuda/cuda_lib/cuda_base.h:265: CUDA error 35: too old a driver", False, True),
+        ("catboost/cuda/methods/helpers.cpp:7: All features are either constant or ignored", False, False),
+        ("[08:36:22] /workspace/src/a.cc:27: Unknown objective function: `nope`" + STACK, False, False),
+        ("[08:36:22] /workspace/src/a.cu:27: cudaErrorIllegalAddress: an illegal memory access" + STACK, False, True),
+        ("[08:36:22] /src/a.cu:27: Memory allocation error: out of memory\n- Free memory: 3MB\n" + STACK, True, False),
+    ],
+)
+def test_the_files_and_the_stack_that_a_library_names_are_not_what_is_wrong(said: str, *, is_full: bool, is_broken: bool) -> None:
+    error = CatBoostError(said)
+    assert (device.is_out_of_memory(error), device.is_broken(error)) == (is_full, is_broken)
+    assert device.told(error) == said.splitlines()[0]
+
+
 @pytest.mark.parametrize(
     ("answer", "is_working"),
     [
