@@ -136,4 +136,4 @@ def fit(
     except KeyboardInterrupt:  # CatBoost's word for any exception of a signal's handler
         end_if_told()
         raise
-    return Fitted(model, borders.best_rounds, score, used, taken.most)
+    return Fitted(model, borders.best_rounds, score, used, taken.most if used.startswith("cuda") else None)

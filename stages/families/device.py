@@ -14,6 +14,7 @@ from stages.common import log
 FULL = ("out of memory", "enough memory", "memory object allocation failure", "bad_alloc", "bad allocation")
 MOST = 0.95  # of a GPU's free memory, that CatBoost takes at most
 BROKEN = ("cuda", "cublas", "nvrm", "nvml")  # in what they say of anything else that is wrong with a GPU
+SILENT = pynvml.NVMLError, pynvml.NVMLLibraryMismatchError, IndexError  # nobody tells: no driver, one that is older, no GPU for us
 LOOK = 0.05  # seconds between two looks at a GPU's memory
 
 
@@ -35,7 +36,7 @@ def free() -> int | None:
 
     Processes that share a GPU, SUREFOOT_GPU_SHARES of them, are each allowed their part of it.
     """
-    with contextlib.suppress(pynvml.NVMLError, IndexError), _first() as handle:
+    with contextlib.suppress(*SILENT), _first() as handle:
         told, shares = pynvml.nvmlDeviceGetMemoryInfo(handle), _shares()
         return int(told.free if shares == 1 else min(told.free, told.total // shares - _own(handle)))
     return None
@@ -43,7 +44,7 @@ def free() -> int | None:
 
 def part() -> float:
     """Give the share of its GPU's free memory that this process may take: CatBoost takes at once all that it ever will."""
-    with contextlib.suppress(pynvml.NVMLError, IndexError), _first() as handle:
+    with contextlib.suppress(*SILENT), _first() as handle:
         told = pynvml.nvmlDeviceGetMemoryInfo(handle)
         return float(min(MOST, MOST * told.total / _shares() / max(told.free, 1)))
     return MOST
@@ -62,7 +63,7 @@ def taken() -> Iterator[Taken]:
     found, ended = Taken(), threading.Event()
 
     def look() -> None:
-        with contextlib.suppress(pynvml.NVMLError, IndexError), _first() as handle:
+        with contextlib.suppress(*SILENT), _first() as handle:
             before = _own(handle)
             while True:
                 found.most = max(_own(handle) - before, found.most or 0)

@@ -4,10 +4,12 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pynvml
 import pytest
 import xgboost as library
 from catboost import CatBoostError
@@ -427,6 +429,68 @@ def test_a_process_counts_the_gpus_that_it_was_given(monkeypatch: pytest.MonkeyP
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     assert device.gpus() == count
+
+
+class Driver:
+    """Tells of one GPU of 10 GB, of which others hold 3."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.own: dict[int, int | None] = {}
+        self.says_whose = True
+        for name in ("nvmlInit", "nvmlShutdown"):
+            monkeypatch.setattr(pynvml, name, lambda: None)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 1)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", self._handle)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda _name: 0)
+        memory = SimpleNamespace(total=10, used=3, free=7)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda _handle: memory)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses_v3", self._processes)
+
+    def _handle(self, number: int) -> int:
+        if number:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
+        return 0
+
+    def _processes(self, _gpu: Any) -> list[Any]:
+        if not self.says_whose:  # as of a driver that is older than what it is asked by
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+        return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in self.own.items()]
+
+
+@pytest.mark.parametrize(
+    ("visible", "own", "shares", "free"),
+    [
+        ("0", {}, "1", 7),
+        ("MIG-1", {}, "1", 7),
+        ("", {}, "1", None),
+        ("7", {}, "1", None),
+        ("0", {}, "2", 5),
+        ("0", {os.getpid(): 1}, "2", 4),
+        ("0", {os.getpid(): None}, "2", 5),
+        ("0", None, "1", 7),
+        ("0", None, "2", None),
+    ],
+)
+def test_what_is_free_of_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, visible: str, own: dict[int, int | None] | None, shares: str, free: int | None
+) -> None:
+    driver = Driver(monkeypatch)
+    driver.own, driver.says_whose = own or {}, own is not None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setenv("SUREFOOT_GPU_SHARES", shares)
+    assert device.free() == free
+    assert 0 < device.part() <= device.MOST
+    with device.taken() as taken:
+        pass
+    assert taken.most == (None if own is None or visible in ("", "7") else 0)
+
+
+def test_a_fit_on_a_cpu_took_nothing_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CatBoost keeps to monotone columns on a CPU alone."""
+    Driver(monkeypatch)
+    monkeypatch.setattr(catboost, "has_cuda", lambda: True)
+    fitted = families.fit("catboost", PARAMS["catboost"], table(300, 0), None, **SETTINGS, gpu=True, monotone={"a": 1})
+    assert (fitted.device, fitted.gpu_memory) == ("cpu", None)
 
 
 def test_the_ladder_ends_at_the_cpu_where_a_fallback_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
