@@ -76,7 +76,7 @@ def taken() -> Iterator[Taken]:
         yield found
     finally:
         ended.set()
-        thread.join()
+        thread.join(10 * LOOK)  # the driver of a GPU that broke may answer nobody any more
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -483,6 +485,17 @@ def test_what_is_free_of_a_gpu(
     with device.taken() as taken:
         pass
     assert taken.most == (None if own is None or visible in ("", "7") else 0)
+
+
+def test_a_driver_that_hangs_keeps_no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver, mended = Driver(monkeypatch), threading.Event()
+    monkeypatch.setattr(driver, "own", SimpleNamespace(items=lambda: [mended.wait(5)][:0]))
+    began = time.monotonic()
+    with device.taken() as taken:
+        pass
+    assert time.monotonic() - began < 4
+    assert taken.most is None
+    mended.set()
 
 
 def test_a_fit_on_a_cpu_took_nothing_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
