@@ -38,7 +38,7 @@ def free() -> int | None:
     """
     with contextlib.suppress(*SILENT), _first() as handle:
         told, shares = pynvml.nvmlDeviceGetMemoryInfo(handle), _shares()
-        return int(told.free if shares == 1 else min(told.free, told.total // shares - _own(handle)))
+        return int(told.free if shares == 1 else min(told.free, told.total // shares - (_own(handle) or 0)))
     return None
 
 
@@ -47,7 +47,7 @@ def part() -> float:
     with contextlib.suppress(*SILENT), _first() as handle:
         told = pynvml.nvmlDeviceGetMemoryInfo(handle)
         return float(min(MOST, MOST * told.total / _shares() / max(told.free, 1)))
-    return MOST
+    return MOST / _shares()
 
 
 class Taken:
@@ -64,9 +64,10 @@ def taken() -> Iterator[Taken]:
 
     def look() -> None:
         with contextlib.suppress(*SILENT), _first() as handle:
-            before = _own(handle)
+            before = _own(handle) or 0
             while True:
-                found.most = max(_own(handle) - before, found.most or 0)
+                if (own := _own(handle)) is not None:
+                    found.most = max(own - before, found.most or 0)
                 if ended.wait(LOOK):
                     break
 
@@ -90,12 +91,15 @@ def _first() -> Iterator[Any]:
         pynvml.nvmlShutdown()
 
 
-def _own(handle: Any) -> int:
-    """Bytes of a GPU that this process holds. In a container the driver may know it by another number, or not say whose they are."""
+def _own(handle: Any) -> int | None:
+    """Bytes of a GPU that this process holds. In a container the driver may know it by another number, or not say whose they are.
+
+    Then all that is used is taken for its own; where it shares the GPU, nobody tells.
+    """
     held = {one.pid: one.usedGpuMemory for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
     if (own := held.get(os.getpid())) is not None:
         return int(own)
-    return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used) if _shares() == 1 else 0
+    return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used) if _shares() == 1 else None
 
 
 def _shares() -> int:

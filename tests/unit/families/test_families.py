@@ -443,7 +443,7 @@ class Driver:
             monkeypatch.setattr(pynvml, name, lambda: None)
         monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 1)
         monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", self._handle)
-        monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda _name: 0)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda name: self._handle(name != "MIG-1"))
         memory = SimpleNamespace(total=10, used=3, free=7)
         monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda _handle: memory)
         monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses_v3", self._processes)
@@ -466,6 +466,7 @@ class Driver:
         ("MIG-1", {}, "1", 7),
         ("", {}, "1", None),
         ("7", {}, "1", None),
+        ("GPU-1", {}, "2", None),
         ("0", {}, "2", 5),
         ("0", {os.getpid(): 1}, "2", 4),
         ("0", {os.getpid(): None}, "2", 5),
@@ -481,10 +482,12 @@ def test_what_is_free_of_a_gpu(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setenv("SUREFOOT_GPU_SHARES", shares)
     assert device.free() == free
-    assert 0 < device.part() <= device.MOST
+    is_told = visible in ("0", "MIG-1")
+    assert device.part() == pytest.approx(device.MOST * (min(1, 10 / int(shares) / 7) if is_told else 1 / int(shares)))
     with device.taken() as taken:
         pass
-    assert taken.most == (None if own is None or visible in ("", "7") else 0)
+    is_known = own is not None and (shares == "1" or any(own.values()))
+    assert taken.most == (0 if is_told and is_known else None)
 
 
 def test_a_driver_that_hangs_keeps_no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
