@@ -118,7 +118,7 @@ ABORTS = """
 import ctypes, pathlib, sys, threading, time
 from stages.common import log, memory
 log.setup()
-memory.LAST, libc = 2, ctypes.PyDLL(None)
+memory.LAST, libc = 2 if sys.argv[1] == "heap" else 60, ctypes.PyDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.malloc_usable_size.argtypes = [ctypes.c_void_p]
 def give_up():
