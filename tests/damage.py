@@ -231,7 +231,11 @@ def artifacts(store: Store, planned: Addresses, folder: Path) -> Iterator[Object
 
 
 def records(store: Store, planned: Addresses, folder: Path) -> Iterator[Object]:
-    """Give the search's records, by which a lost database is made again, and the models that they name."""
+    """Give the search's records, by which a lost database is made again, the models that they name, and what it tried first."""
+    warm = config.load(folder / "small.yaml", ("search.warm_start=true",), {})
+    live = registry._settings(store)
+    for key in store.list("search/first/"):
+        yield Object("search's beginning", key, lambda: registry.first(Addresses(step.pin(warm, store), store)), ({}, live))
     (folder / "search").mkdir()
     item = {"family": "xgboost"}
     run = Run("search-work", item, planned, folder / "search", planned.found("search-work", item), "")

@@ -287,9 +287,11 @@ def gone(what: str, how: str, count: int, seed: int) -> list[dict[str, Any]]:
             long = 0.25 if net else 0.05
             thread = threading.Thread(target=_again_and_again, args=(fault, rng, long, ended, crew.journal, mine))
             thread.start()
-            crew.search(sets, 0, 1)
-            ended.set()
-            thread.join()
+            try:
+                crew.search(sets, 0, 1)
+            finally:
+                ended.set()
+                thread.join()
             drills.check(crew, sets, 8)
             assert crew.codes.keys() == {0}, crew.codes
             waits += crew.journal.waits(mine)

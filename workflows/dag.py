@@ -41,8 +41,9 @@ TASKS = (
 # The exit handler: draws the report and closes the run's record, whatever happened.
 CLOSE = Task("evaluate-report", files=("report.html",), deadline_seconds=600)
 
-# Exit codes that another attempt can heal: 134, 135 and 139 are a library's crash (SIGABRT, SIGBUS, SIGSEGV), -1 is a lost pod.
-RETRIED = (75, 76, 134, 135, 137, 139, 143, -1)
+# Exit codes that another attempt can heal: 134, 135 and 139 are a library's crash (SIGABRT, SIGBUS, SIGSEGV), 142 one that hung (SIGALRM),
+# -1 is a lost pod.
+RETRIED = (75, 76, 134, 135, 137, 139, 142, 143, -1)
 RETRIES = 3
 BACKOFF_SECONDS = 5
 GRACE_SECONDS = 30  # from SIGTERM to SIGKILL

@@ -145,7 +145,7 @@ def gpus(asked: _Asked) -> Iterator[Finding]:
         + f"; used by: {', '.join(can) or 'no family'}"
     )
     if missed := [name for name in wanted if name in families.ON_GPU and name not in can]:
-        do = f"The installed {missed[0]} has no CUDA: install its GPU build, or expect its results to be degraded."
+        do = f"{missed[0]} comes to none: gpu.broken says why, or install its GPU build. Else its results are degraded."
         yield Finding("gpus", "warn", said, do)
     else:
         yield Finding("gpus", "ok", said)

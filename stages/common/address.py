@@ -38,10 +38,10 @@ class Addresses:
         return self._plan_keys[name]
 
     def search_key(self, item: Item) -> str:
-        """Digest of what is known beforehand of a search, whatever its budget: asking for more goes on with it."""
+        """Digest of what is known beforehand of a search, whatever its budget, since asking for more goes on with it, and what it tries."""
         document = self.plan_document("search-collect", item)
         config = {name: value for name, value in document["recipe"]["config"].items() if name not in self.config["search"].BUDGET}
-        return contract.digest({**document, "recipe": {**document["recipe"], "config": config}})
+        return contract.digest({**document, "recipe": {**document["recipe"], "config": config}, "pins": {}})
 
     def address(self, step: str, item: Item, inputs: dict[str, Manifest]) -> str:
         """Digest of recipe, contents of the inputs, and what is pinned."""

@@ -21,7 +21,7 @@ from stages.common import contract, log
 from stages.common.errors import MissingInput
 from stages.common.store import Store, Unreadable
 
-SEALED = re.compile(r".+/manifest-\d+|search/trials/.+\.json|runs/[^/]+/(record|closed(-\d+)?)\.json")
+SEALED = re.compile(r".+/manifest-\d+|search/(trials|first)/.+\.json|runs/[^/]+/(record|closed(-\d+)?)\.json")
 BLOB_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 

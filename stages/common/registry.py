@@ -3,13 +3,13 @@
 One write is the swap, the history and the answer to "what was live at that time".
 """
 
-import dataclasses
 import json
 import time
 from typing import Any
 
 from stages.common import artifact
 from stages.common.address import Addresses
+from stages.common.contract import Item
 from stages.common.errors import MissingInput
 from stages.common.store import Store
 
@@ -73,22 +73,35 @@ def champion(addresses: Addresses) -> dict[str, Any] | None:
 
 
 def first(addresses: Addresses) -> dict[str, dict[str, Any]]:
-    """Find the settings that a run's searches try first: the live model's, or those of the run that made a package by these very searches.
+    """Find the settings that a run's searches try first: those that a search began with, and of a new one the live model's.
 
-    So a run that is submitted again goes on with its own search, whatever it, or another one, promoted since.
+    So a run that is submitted again goes on with its own searches, whatever it, or another one, promoted since.
     """
-    past = history(addresses.store)
-    for generation in reversed(past):
-        tried = generation.get("first", {})
-        own = dataclasses.replace(addresses, config=addresses.config.with_first(tried), _found={}, _plan_keys={})
-        searches = {item["family"]: own.search_key(item) for item in own.config.items("search-collect")}
-        if searches.items() & generation.get("searches", {}).items():
-            return dict(tried)
-    key = f"blobs/{past[-1]['files'].get('model.json')}" if past else ""
-    if not key or not artifact.holds(addresses.store, key, key.removeprefix("blobs/")):
+    keys = {item["family"]: _begun(addresses, item) for item in addresses.config.items("search-collect")}
+    begun = {family: known["first"] for family, key in keys.items() if (known := artifact.unsealed(addresses.store, key))}
+    found = {**_settings(addresses.store), **begun}
+    return {family: params for family, params in found.items() if family in keys and params is not None}
+
+
+def begin(addresses: Addresses, item: Item) -> None:
+    """Remember what a search tries first, as it begins."""
+    assert addresses.config.pinned
+    document = {"first": addresses.config.pinned.first.get(item["family"])}
+    addresses.store.create(key := _begun(addresses, item), artifact.seal(key, document))
+
+
+def _begun(addresses: Addresses, item: Item) -> str:
+    return f"search/first/{addresses.search_key(item)}.json"
+
+
+def _settings(store: Store) -> dict[str, Any]:
+    """Give the live model's settings under its family; nothing where they are lost."""
+    now = live(store)
+    key = f"blobs/{now['files'].get('model.json')}" if now else ""
+    if not key or not artifact.holds(store, key, key.removeprefix("blobs/")):
         return {}
-    model = json.loads(addresses.store.read(key))
-    return {model["family"]: model["params"]} if model["family"] in addresses.config["search"].families else {}
+    model = json.loads(store.read(key))
+    return {model["family"]: model["params"]}
 
 
 def roll_back(store: Store, version: str | None = None) -> dict[str, Any]:

@@ -70,8 +70,6 @@ def promote(run: Run, package: dict[str, Any]) -> dict[str, Any]:
             "package": run.address,
             "train": run.addresses.plan_key("train", {"family": package["family"]}),
             "over": over,
-            "first": run.pinned.first,
-            "searches": {item["family"]: run.addresses.search_key(item) for item in run.config.items("search-collect")},
             "run": run.pinned.run,
         }
         if registry.add(run.store, generation):

@@ -129,13 +129,11 @@ def fit(
         score = borders.score(family.predict(model, valid.X)) if valid else None
     except Exception as error:
         if device.is_out_of_memory(error):
-            said = str(error).strip() or type(error).__name__
-            raise OutOfMemory(f"{name} on {place}: {said.splitlines()[-1]}") from error
+            raise OutOfMemory(f"{name} on {place}: {device.told(error)}") from error
         if place == "cuda" and device.is_broken(error):
-            said = str(error).strip().splitlines()[-1]
-            raise NotNow(f"{name} on {place}: {said}. The GPU does not work: look at it, and at its driver.") from error
+            raise NotNow(f"{name} on {place}: {device.told(error)}. The GPU does not work: look at it, and at its driver.") from error
         raise
     except KeyboardInterrupt:  # CatBoost's word for any exception of a signal's handler
         end_if_told()
         raise
-    return Fitted(model, borders.best_rounds, score, used, taken.most)
+    return Fitted(model, borders.best_rounds, score, used, taken.most if used.startswith("cuda") else None)

@@ -15,6 +15,7 @@ from stages.common import log
 FULL = ("out of memory", "enough memory", "memory object allocation failure", "bad_alloc", "bad allocation")
 MOST = 0.95  # of a GPU's free memory, that CatBoost takes at most
 BROKEN = ("cuda", "cublas", "nvrm", "nvml")  # in what they say of anything else that is wrong with a GPU
+SILENT = pynvml.NVMLError, pynvml.NVMLLibraryMismatchError, IndexError  # nobody tells: no driver, one that is older, no GPU for us
 LOOK = 0.05  # seconds between two looks at a GPU's memory
 
 
@@ -36,18 +37,18 @@ def free() -> int | None:
 
     Processes that share a GPU, SUREFOOT_GPU_SHARES of them, are each allowed their part of it.
     """
-    with contextlib.suppress(pynvml.NVMLError, IndexError), _first() as handle:
+    with contextlib.suppress(*SILENT), _first() as handle:
         told, shares = pynvml.nvmlDeviceGetMemoryInfo(handle), _shares()
-        return int(told.free if shares == 1 else min(told.free, told.total // shares - _own(handle)))
+        return int(told.free if shares == 1 else min(told.free, told.total // shares - (_own(handle) or 0)))
     return None
 
 
 def part() -> float:
     """Give the share of its GPU's free memory that this process may take: CatBoost takes at once all that it ever will."""
-    with contextlib.suppress(pynvml.NVMLError, IndexError), _first() as handle:
+    with contextlib.suppress(*SILENT), _first() as handle:
         told = pynvml.nvmlDeviceGetMemoryInfo(handle)
         return float(min(MOST, MOST * told.total / _shares() / max(told.free, 1)))
-    return MOST
+    return MOST / _shares()
 
 
 class Taken:
@@ -63,10 +64,11 @@ def taken() -> Iterator[Taken]:
     found, ended = Taken(), threading.Event()
 
     def look() -> None:
-        with contextlib.suppress(pynvml.NVMLError, IndexError), _first() as handle:
-            before = _own(handle)
+        with contextlib.suppress(*SILENT), _first() as handle:
+            before = _own(handle) or 0
             while True:
-                found.most = max(_own(handle) - before, found.most or 0)
+                if (own := _own(handle)) is not None:
+                    found.most = max(own - before, found.most or 0)
                 if ended.wait(LOOK):
                     break
 
@@ -76,7 +78,7 @@ def taken() -> Iterator[Taken]:
         yield found
     finally:
         ended.set()
-        thread.join()
+        thread.join(10 * LOOK)  # the driver of a GPU that broke may answer nobody any more
 
 
 @contextlib.contextmanager
@@ -90,12 +92,15 @@ def _first() -> Iterator[Any]:
         pynvml.nvmlShutdown()
 
 
-def _own(handle: Any) -> int:
-    """Bytes of a GPU that this process holds. In a container the driver may know it by another number, or not say whose they are."""
+def _own(handle: Any) -> int | None:
+    """Bytes of a GPU that this process holds. In a container the driver may know it by another number, or not say whose they are.
+
+    Then all that is used is taken for its own; where it shares the GPU, nobody tells.
+    """
     held = {one.pid: one.usedGpuMemory for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
     if (own := held.get(os.getpid())) is not None:
         return int(own)
-    return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used) if _shares() == 1 else 0
+    return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used) if _shares() == 1 else None
 
 
 def _shares() -> int:
@@ -110,7 +115,7 @@ def works(fit: Callable[[], str]) -> bool:
     except Exception as error:  # noqa: BLE001 - each library has its own
         if is_out_of_memory(error):
             return True
-        used, why = "", (str(error).strip() or type(error).__name__).splitlines()[-1]
+        used, why = "", told(error)
     if not used.startswith("cuda"):
         log.warning("gpu.broken", why=why, so="fits take a CPU")
     return used.startswith("cuda")
@@ -128,10 +133,25 @@ def _counted() -> int:
 
 def is_broken(error: BaseException) -> bool:
     """Tell a GPU that does not work, which another attempt may find mended, or leave, from a bug."""
-    return not is_out_of_memory(error) and any(word in str(error).lower() for word in BROKEN)
+    return not is_out_of_memory(error) and any(word in _words(_said(error)) for word in BROKEN)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell a full GPU, or a full machine, from a broken one and from a bug."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or any(word in said for word in FULL)
+    return isinstance(error, MemoryError) or any(word in _words(_said(error)) for word in FULL)
+
+
+def told(error: BaseException) -> str:
+    """Give the line in which a library says what is wrong: the one with a word that we know, else the last."""
+    lines = _said(error).splitlines()
+    return next((line for line in lines if any(word in _words(line) for word in (*FULL, *BROKEN))), lines[-1])
+
+
+def _said(error: BaseException) -> str:
+    """Give what a library says, without the stack that XGBoost adds."""
+    return str(error).partition("Stack trace:")[0].strip() or type(error).__name__
+
+
+def _words(said: str) -> str:
+    """Leave out the paths, such as those of CatBoost's sources for GPUs: their names tell nothing of what is wrong."""
+    return " ".join(word for word in said.lower().split() if "/" not in word)

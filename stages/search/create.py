@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stages.common import log, step
+from stages.common import log, registry, step
 from stages.common.step import Run
 from stages.search.config import Config
 
@@ -18,6 +18,7 @@ def create(config: Config, run: Run) -> dict[str, Any]:
     studies.options(config, run)  # refused before a trial is begun
     if config.space:
         studies.asked(config, run)  # that too
+    registry.begin(run.addresses, run.item)
     with studies.at_hand():
         storage = studies.storage(run, create=True)
         study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)

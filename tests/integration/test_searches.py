@@ -1,14 +1,24 @@
 """Whole searches under faults: the short form of the scoreboard's."""
 
+import os
 import random
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from tests import scoreboard, trainings
 from tests import searches as drill
 from tests.servers import Missing
+
+
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """Give the environment back: drills say in it where their servers are, which end with them."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.mark.faults

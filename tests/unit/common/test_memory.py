@@ -1,5 +1,6 @@
 """How much memory this process may take, asked of folders laid out as the kernel does, and of this machine."""
 
+import ctypes
 import signal
 import sys
 import threading
@@ -111,6 +112,43 @@ libc.abort()
     assert ended.named("step.failed")[0]["message"].startswith("a library aborted the process")
     assert not (tmp_path / "scratch").exists()
     assert programs.python("-c", program, "after the fits").code == -signal.SIGABRT
+
+
+ABORTS = """
+import ctypes, pathlib, sys, threading, time
+from stages.common import log, memory
+log.setup()
+memory.LAST, libc = 2 if sys.argv[1] == "heap" else 60, ctypes.PyDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.malloc_usable_size.argtypes = [ctypes.c_void_p]
+def give_up():
+    print("down", flush=True)
+    if sys.argv[1] == "again":
+        libc.abort()
+    if sys.argv[1] == "heap":
+        memory.kept = [bytearray(100_000) for _ in range(100)]
+    time.sleep(0.3)
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+with memory.watched(give_up, pathlib.Path("/nowhere")):
+    if sys.argv[1] == "four":
+        for _ in range(4):
+            libc.pthread_create(ctypes.byref(ctypes.c_ulong()), None, libc.abort, None)
+        time.sleep(60)
+    if sys.argv[1] == "heap":
+        last = [libc.malloc(100_000) for _ in range(100)][-1]
+        ctypes.memset(last + libc.malloc_usable_size(last), 255, 8)
+        libc.malloc(100_000)
+    libc.abort()
+"""
+
+
+@pytest.mark.parametrize(("who", "code"), [("four", 76), ("again", 134), ("heap", -signal.SIGALRM)])
+def test_a_process_that_aborts_ends_once_and_in_time(who: str, code: int) -> None:
+    """Four threads abort at once; one aborts again as it leaves word; one holds the lock of a damaged heap."""
+    if who == "heap" and not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
+        pytest.skip("this heap is not glibc's")
+    ended = programs.python("-c", ABORTS, who, limit=60)
+    assert (ended.code, ended.out) == (code, "down\n"), ended.err
 
 
 def test_a_process_near_its_limit_ends_itself(tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pynvml
 import pytest
 import xgboost as library
 from catboost import CatBoostError
@@ -364,6 +368,25 @@ def test_a_gpu_that_breaks_is_tried_again(monkeypatch: pytest.MonkeyPatch, text:
         families.fit("catboost", {}, table(30, 0), None, **SETTINGS, gpu=True)
 
 
+STACK = "\n\nStack trace:\n  [bt] (0) lib/libxgboost.so(xgboost::cuda_impl::Fit()+0x1)\n  [bt] (8) /lib/libffi.so.8(ffi_call+0xcd)\n\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "is_full", "is_broken"),
+    [
+        ("catboost/cuda/cuda_lib/cuda_base.h:265: CUDA error 35: too old a driver", False, True),
+        ("catboost/cuda/methods/helpers.cpp:7: All features are either constant or ignored", False, False),
+        ("[08:36:22] /workspace/src/a.cc:27: Unknown objective function: `nope`" + STACK, False, False),
+        ("[08:36:22] /workspace/src/a.cu:27: cudaErrorIllegalAddress: an illegal memory access" + STACK, False, True),
+        ("[08:36:22] /src/a.cu:27: Memory allocation error: out of memory\n- Free memory: 3MB\n" + STACK, True, False),
+    ],
+)
+def test_the_files_and_the_stack_that_a_library_names_are_not_what_is_wrong(said: str, *, is_full: bool, is_broken: bool) -> None:
+    error = CatBoostError(said)
+    assert (device.is_out_of_memory(error), device.is_broken(error)) == (is_full, is_broken)
+    assert device.told(error) == said.splitlines()[0]
+
+
 @pytest.mark.parametrize(
     ("answer", "is_working"),
     [
@@ -408,6 +431,82 @@ def test_a_process_counts_the_gpus_that_it_was_given(monkeypatch: pytest.MonkeyP
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     assert device.gpus() == count
+
+
+class Driver:
+    """Tells of one GPU of 10 GB, of which others hold 3."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.own: dict[int, int | None] = {}
+        self.says_whose = True
+        for name in ("nvmlInit", "nvmlShutdown"):
+            monkeypatch.setattr(pynvml, name, lambda: None)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 1)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", self._handle)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda name: self._handle(name != "MIG-1"))
+        memory = SimpleNamespace(total=10, used=3, free=7)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda _handle: memory)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses_v3", self._processes)
+
+    def _handle(self, number: int) -> int:
+        if number:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
+        return 0
+
+    def _processes(self, _gpu: Any) -> list[Any]:
+        if not self.says_whose:  # as of a driver that is older than what it is asked by
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+        return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in self.own.items()]
+
+
+@pytest.mark.parametrize(
+    ("visible", "own", "shares", "free"),
+    [
+        ("0", {}, "1", 7),
+        ("MIG-1", {}, "1", 7),
+        ("", {}, "1", None),
+        ("7", {}, "1", None),
+        ("GPU-1", {}, "2", None),
+        ("0", {}, "2", 5),
+        ("0", {os.getpid(): 1}, "2", 4),
+        ("0", {os.getpid(): None}, "2", 5),
+        ("0", None, "1", 7),
+        ("0", None, "2", None),
+    ],
+)
+def test_what_is_free_of_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, visible: str, own: dict[int, int | None] | None, shares: str, free: int | None
+) -> None:
+    driver = Driver(monkeypatch)
+    driver.own, driver.says_whose = own or {}, own is not None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setenv("SUREFOOT_GPU_SHARES", shares)
+    assert device.free() == free
+    is_told = visible in ("0", "MIG-1")
+    assert device.part() == pytest.approx(device.MOST * (min(1, 10 / int(shares) / 7) if is_told else 1 / int(shares)))
+    with device.taken() as taken:
+        pass
+    is_known = own is not None and (shares == "1" or any(own.values()))
+    assert taken.most == (0 if is_told and is_known else None)
+
+
+def test_a_driver_that_hangs_keeps_no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver, mended = Driver(monkeypatch), threading.Event()
+    monkeypatch.setattr(driver, "own", SimpleNamespace(items=lambda: [mended.wait(5)][:0]))
+    began = time.monotonic()
+    with device.taken() as taken:
+        pass
+    assert time.monotonic() - began < 4
+    assert taken.most is None
+    mended.set()
+
+
+def test_a_fit_on_a_cpu_took_nothing_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CatBoost keeps to monotone columns on a CPU alone."""
+    Driver(monkeypatch)
+    monkeypatch.setattr(catboost, "has_cuda", lambda: True)
+    fitted = families.fit("catboost", PARAMS["catboost"], table(300, 0), None, **SETTINGS, gpu=True, monotone={"a": 1})
+    assert (fitted.device, fitted.gpu_memory) == ("cpu", None)
 
 
 def test_the_ladder_ends_at_the_cpu_where_a_fallback_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:

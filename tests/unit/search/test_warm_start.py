@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stages.common import contract, registry
+from stages.common import artifact, contract, registry
 from stages.common.address import Addresses
 from stages.common.store import Store, open_store
 from stages.prepare import generate
@@ -81,6 +81,36 @@ def test_what_was_searched_stays_done_whatever_is_live_since(later: Path) -> Non
     old = small.addresses(folder / "small.yaml", store, WARM)
     assert pins(old) == {}, "that search had nothing to try first"
     assert {old.state(f"search-{name}", XGBOOST) for name in ("create", "work", "collect")} == {"done"}
+
+
+def test_a_search_that_promoted_nothing_stays_done_too(later: Path) -> None:
+    """It was stopped, or its model rejected, before another run was promoted, or production rolled back."""
+    folder, store = later, open_store(str(later / "store"))
+    first = best(store)
+    stopped = small.addresses(folder / "small.yaml", store, WARM, SEED)
+    for name in [*contract.STEPS][:4]:
+        small.do(name, stopped)
+    live = registry.live(store)
+    assert live
+    (folder / "model.json").write_bytes(contract.dump({**first, "params": {**first["params"], "max_depth": 5}}))
+    other = artifact.put(store, folder / "model.json")["sha256"]
+    registry.add(store, {**live, "generation": 2, "version": "other", "files": {**live["files"], "model.json": other}})
+    assert best(store) != first, "another model is live"
+    again = small.addresses(folder / "small.yaml", store, WARM, SEED)
+    assert pins(again) == pins(stopped) == {"xgboost": first["params"]}
+    assert again.state("search-collect", XGBOOST) == "done"
+    assert pins(small.addresses(folder / "small.yaml", store, WARM, "search.seed=11")) == {"xgboost": best(store)["params"]}
+    both = small.addresses(folder / "small.yaml", store, WARM, SEED, "search.families=[lightgbm, xgboost]")
+    assert pins(both) == pins(stopped), "each family goes on with its own search"
+
+
+def test_what_a_search_began_with_is_named_where_it_is_damaged(finished: Path) -> None:
+    store = open_store(str(finished / "store"))
+    assert pins(small.addresses(finished / "small.yaml", store, WARM)) == {}
+    (key,) = store.list("search/first/")
+    (finished / "store" / key).write_bytes(b"{}")
+    assert artifact.verify(store) == [f"{key} is damaged"]
+    assert pins(small.addresses(finished / "small.yaml", store, WARM)) == {"xgboost": best(store)["params"]}, "it is a new search then"
 
 
 def test_settings_of_another_space_are_not_tried(later: Path) -> None:
