@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import sqlite3
 import statistics
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -29,6 +30,7 @@ from stages.search.slots import FINISHED, Claim, Lost, Slots, immediate
 optuna.logging.disable_default_handler()
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
+LOOK = 5.0  # seconds
 WAY_OUT = (
     "Move its file away (study.db in the store, or what SUREFOOT_STUDY names; in Postgres, drop the database and make an empty one), "
     "and run again: finished trials are taken from their records."
@@ -100,6 +102,31 @@ def load(config: Config, run: Run) -> Slots:
         return Slots(optuna.load_study(study_name=name(config, run), storage=opened, pruner=pruner), opened)
     except KeyError as error:
         raise NotNow(f"study {name(config, run)} is not there yet: run search-create first.") from error
+
+
+class Others:
+    """A study as its pruner asks for it: the complete trials, read again once the last look is some seconds old.
+
+    Each look asks the database of all trials that run, a fit has dozens of borders, and a search may have many workers.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self.direction = study.direction
+        self._study = study
+        self._trials: list[FrozenTrial] = []
+        self._until = 0.0
+
+    def get_trials(self, **_: Any) -> list[FrozenTrial]:
+        """Give them, as ``optuna.Study`` does."""
+        if time.monotonic() >= self._until:
+            self._trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            self._until = time.monotonic() + LOOK
+        return self._trials
+
+    def prune(self, reports: dict[int, float]) -> bool:
+        """Tell whether the study's pruner ends a trial that reported so much."""
+        trial = optuna.trial.create_trial(state=TrialState.RUNNING, intermediate_values=reports)
+        return self._study.pruner.prune(self, trial)  # type: ignore[arg-type]
 
 
 def finished(study: optuna.Study) -> dict[int, FrozenTrial]:

@@ -198,6 +198,8 @@ class _Reports:
     """What a trial's fit reports at its borders: to the study, which may prune it."""
 
     def __init__(self, slots: "Slots", claim: "Claim", trial: "optuna.Trial", earlier: dict[int, float], hold: "Hold") -> None:
+        from stages.search import study as studies
+
         self.values = dict(earlier)
         self._judged = max(earlier, default=0)  # an earlier attempt went on from the borders before
         self._has_failed = claim.failures > 0
@@ -205,6 +207,7 @@ class _Reports:
         self._claim = claim
         self._trial = trial
         self._hold = hold
+        self._others = studies.Others(slots.study)
 
     def __call__(self, rounds: int, value: float | None) -> None:
         """Report a border.
@@ -228,7 +231,7 @@ class _Reports:
             if self._has_failed:
                 self._slots.came_further(self._claim)
                 self._has_failed = False
-        if rounds >= self._judged and self._trial.should_prune():
+        if rounds >= self._judged and self._others.prune(self.values):
             raise TrialPruned
 
 

@@ -24,7 +24,7 @@ from tests import slots as drill
 
 SIZES = {"WORKERS": 64, "SECONDS": 30, "ROUNDS": 5}
 WORKERS, SECONDS, ROUNDS = (int(os.environ.get(f"SUREFOOT_BENCH_{name}", default)) for name, default in SIZES.items())
-REPORTS = 3  # of a trial
+REPORTS = 30  # of a trial
 
 
 def worker(url: str, name: str, budget: int, told: str) -> None:
@@ -44,12 +44,13 @@ def worker(url: str, name: str, budget: int, told: str) -> None:
         with slots.kept(claim):
             begun = slots.begin(claim, xgboost.SPACE.keys())
             assert begun
-            params = space.suggest(begun[0], xgboost.SPACE)
+            params, reports, others = space.suggest(begun[0], xgboost.SPACE), dict[int, float](), studies.Others(slots.study)
             for step in range(REPORTS):
                 time.sleep(SECONDS / REPORTS)
                 slept += SECONDS / REPORTS
-                begun[0].report(params["subsample"] * step, step)
-                begun[0].should_prune()
+                reports[step] = params["subsample"] * step
+                begun[0].report(reports[step], step)
+                others.prune(reports)
             slots.tell(claim, begun[0], TrialState.COMPLETE, params["subsample"])
         last = time.monotonic()
     with Path(told).open("a", encoding="utf-8") as file:

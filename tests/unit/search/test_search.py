@@ -12,7 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from stages import families
 from stages.common import artifact, checkpoint, contract
@@ -552,3 +552,34 @@ def test_a_fit_that_goes_on_tells_where_it_began(folder: Path, store: Store, mon
     assert "saved" not in str(standing), "seconds are not worth a word"
     minutes = replace(standing, seconds_saved={"pruning": 119.0, "resume": 29.0})
     assert str(minutes).endswith(f"best average_precision {standing.best:.4f}, 2 minutes saved by pruning")
+
+
+def test_the_pruner_sees_what_optunas_own_would_and_asks_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=20))
+    for best in (0.2, 0.5, 0.7):
+        reports = {step: best * step / 50 for step in range(10, 60, 10)}
+        study.add_trial(optuna.trial.create_trial(state=TrialState.COMPLETE, value=best, intermediate_values=reports))
+    asked: list[dict[str, Any]] = []
+    real = study.get_trials
+
+    def counted(**words: Any) -> list[FrozenTrial]:
+        asked.append(words)
+        return real(**words)
+
+    for values in ([0.1] * 5, [0.1, 0.2, 0.25, 0.45, 0.5], [0.0, 0.1, 0.3, 0.35, 0.4]):
+        trial, others, reports = study.ask(), studies.Others(study), {}
+        for step, value in zip(range(10, 60, 10), values, strict=True):
+            trial.report(value, step)
+            reports[step] = value
+            own = trial.should_prune()
+            monkeypatch.setattr(study, "get_trials", counted)
+            assert others.prune(reports) == own
+            monkeypatch.setattr(study, "get_trials", real)
+        assert own == (values[-1] < 0.5)
+    assert len(asked) == 3, "once a trial, within seconds"
+
+    monkeypatch.setattr(studies, "LOOK", 0.0)
+    monkeypatch.setattr(study, "get_trials", counted)
+    others = studies.Others(study)
+    assert others.get_trials() == others.get_trials()
+    assert len(asked) == 5, "and again later"
