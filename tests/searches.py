@@ -61,12 +61,14 @@ def planned(folder: Path, address: str, *sets: str) -> Addresses:
 # --- one process ----------------------------------------------------------------------------------
 
 
-def be(name: str, folder: Path, address: str, database: str, sets: tuple[str, ...], journal: Path, lease: float, net: str) -> NoReturn:
+def be(
+    name: str, folder: Path, address: str, environment: dict[str, str], sets: tuple[str, ...], journal: Path, lease: float, net: str
+) -> NoReturn:
     """Be a step's process, which writes down what it does at each border, in a network of its own if one is given.
 
     One that is ``ELSEWHERE`` says so: whether it lives, the others can tell by its lease alone.
     """
-    os.environ["SUREFOOT_STUDY"] = database
+    os.environ |= environment  # the server that it is forked from has that of its own beginning
     if net == ELSEWHERE:
         module.place = lambda: [ELSEWHERE, str(os.getpid())]  # type: ignore[assignment]
     elif net:
@@ -177,7 +179,8 @@ class Crew:
         """Start one process of a step."""
         context = get_context("forkserver")
         context.set_forkserver_preload(["tests.searches"])
-        arguments = (name, self.folder, self.address, self.database, sets, self.journal.path, self.lease, self.net)
+        environment = {"SUREFOOT_STUDY": self.database, **{one: value for one, value in os.environ.items() if one.startswith("AWS_")}}
+        arguments = (name, self.folder, self.address, environment, sets, self.journal.path, self.lease, self.net)
         process = context.Process(target=be, args=arguments)
         process.start()
         return process
