@@ -20,42 +20,45 @@ PIECE = 65_536  # bytes
 
 
 class Network:
-    """A network namespace (``ip netns``), from which servers of this machine's loopback device are reached at ``HERE``."""
+    """A network namespace, which a process of ours holds, and from which servers of the loopback device are reached at ``HERE``."""
 
     def __init__(self) -> None:
         if os.getuid() or not shutil.which("ip"):
             raise Missing("no network can be made here: that takes root, and iproute2")
-        self.name = f"surefoot-{os.getpid()}"
-        self.path = f"/run/netns/{self.name}"
         self._near, self._far = f"sf{os.getpid()}a", f"sf{os.getpid()}b"
-        self._carriers: list[subprocess.Popen[bytes]] = []
+        self._held: list[subprocess.Popen[bytes]] = []
+        self.path = ""  # of the namespace
 
     def __enter__(self) -> Self:
+        hold = "import os, sys; os.unshare(os.CLONE_NEWNET); print(os.getpid(), flush=True); sys.stdin.read()"
+        holder = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._held.append(holder)
+        assert holder.stdout
+        process = holder.stdout.readline().decode().strip()
+        self.path = f"/proc/{process}/ns/net"
         try:
-            _ip(f"netns add {self.name}")
-            _ip(f"link add {self._near} type veth peer name {self._far} netns {self.name}")
+            _ip(f"link add {self._near} type veth peer name {self._far} netns {process}")
             _ip(f"address add {HERE}/30 dev {self._near}")
             _ip(f"link set {self._near} up")
-            _ip(f"-n {self.name} address add {THERE}/30 dev {self._far}")
-            _ip(f"-n {self.name} link set {self._far} up")
-            _ip(f"-n {self.name} link set lo up")
-        except subprocess.CalledProcessError as error:
+            _ip(f"address add {THERE}/30 dev {self._far}", self.path)
+            _ip(f"link set {self._far} up", self.path)
+            _ip("link set lo up", self.path)
+        except (subprocess.CalledProcessError, FileNotFoundError) as error:
             self.__exit__()
-            raise Missing(f"no network can be made here: {error.stderr.decode().strip()}") from error
+            raise Missing(f"no network can be made here: {error}") from error
         return self
 
     def __exit__(self, *_: object) -> None:
-        for carrier in self._carriers:
-            carrier.kill()
-            carrier.communicate()
-        for words in (f"netns delete {self.name}", f"link delete {self._near}"):  # the cable goes with it, a moment later
-            with contextlib.suppress(subprocess.CalledProcessError):
-                _ip(words)
+        for process in self._held:
+            process.kill()
+            process.communicate()
+        with contextlib.suppress(subprocess.CalledProcessError):  # the namespace may have taken it along
+            _ip(f"link delete {self._near}")
 
     def reach(self, port: int) -> int:
         """Let a port of the loopback device be reached from there; give the one that it has at ``HERE``."""
         carrier = subprocess.Popen([sys.executable, "-m", "tests.network", str(port)], stdout=subprocess.PIPE)
-        self._carriers.append(carrier)
+        self._held.append(carrier)
         assert carrier.stdout
         return int(carrier.stdout.readline())
 
@@ -75,8 +78,10 @@ def enter(path: str) -> None:
     os.close(file)
 
 
-def _ip(words: str) -> None:
-    subprocess.run(["ip", *words.split()], check=True, capture_output=True)
+def _ip(words: str, path: str = "") -> None:
+    """Run ``ip``, in a network if one is given."""
+    inside = ["nsenter", f"--net={path}"] if path else []
+    subprocess.run([*inside, "ip", *words.split()], check=True, capture_output=True)
 
 
 async def carry(port: int) -> None:
