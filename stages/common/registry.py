@@ -1,6 +1,7 @@
 """What is in production: the highest create-once registry/production/<generation>.json.
 
 One write is the swap, the history and the answer to "what was live at that time".
+And what a search takes from there: the settings that it tries first, remembered as it begins.
 """
 
 import json
