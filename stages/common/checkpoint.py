@@ -2,6 +2,7 @@
 
 import hashlib
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +39,14 @@ _stop = _Stop()
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Let SIGTERM and SIGINT wait for the end: an exception inside a library's callback into Python breaks that library."""
+    """Let SIGTERM and SIGINT wait for the end of what must not break off.
+
+    An exception inside a library's callback into Python breaks that library. One amid a transaction can leave it open: everybody else
+    at a SQLite file then waits until this process is gone, and this process for itself.
+    """
+    if _stop.held or threading.current_thread() is not threading.main_thread():  # which alone is interrupted
+        yield
+        return
     _stop.held = True
     try:
         yield

@@ -31,7 +31,8 @@ def patiently[T](engine: sqlalchemy.Engine, action: Callable[[], T]) -> T:
     waits = engine.dialect.name != "sqlite" and threading.current_thread() is threading.main_thread()
     for pause in PAUSES if waits else ():
         try:
-            return action()
+            with checkpoint.held():
+                return action()
         except (StorageInternalError, DBAPIError) as error:
             cause = error.__cause__ if isinstance(error, StorageInternalError) else error
             if not isinstance(cause, AWAY):
@@ -39,7 +40,8 @@ def patiently[T](engine: sqlalchemy.Engine, action: Callable[[], T]) -> T:
             log.warning("database.away", error=str(getattr(cause, "orig", cause)).strip().partition("\n")[0], pause=pause)
         checkpoint.end_if_told()
         time.sleep(pause)
-    return action()
+    with checkpoint.held():
+        return action()
 
 
 class Storage(optuna.storages.RDBStorage):

@@ -80,7 +80,7 @@ def test_a_worker_that_is_killed_is_started_again(tmp_path: Path, number: signal
         _, err = walk.communicate(timeout=200)
     assert walk.returncode == 0, err.decode()
     retries = [json.loads(line) for line in err.decode().splitlines() if '"step.retry"' in line]
-    assert [line["exit"] for line in retries] == [128 + number]
+    assert [line["exit"] for line in retries] == [128 + number], err.decode()
     assert finished(store) == [*range(TRIALS)]
     assert killed not in (pid for pids in processes(walk.pid).values() for pid in pids)
 

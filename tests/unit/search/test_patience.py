@@ -1,6 +1,8 @@
 """A database that goes away for a moment: a real Postgres, restarted and broken."""
 
+import os
 import signal
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from stages.common import checkpoint, database, log
 from stages.common.errors import Interrupted
 from stages.search import patience
 from stages.search.patience import patiently
-from stages.search.slots import Claim, Slots
+from stages.search.slots import Claim, Slots, immediate
 from tests import servers
 
 
@@ -105,6 +107,31 @@ def test_who_waits_can_be_told_to_stop(away: list[str], monkeypatch: pytest.Monk
     with pytest.raises(Interrupted):
         patiently(nowhere, lambda: ask(nowhere, "SELECT 1"))
     assert len(away) == 1
+
+
+@pytest.mark.parametrize("where", ["begin", "before_cursor_execute", "after_cursor_execute", "commit"])
+def test_who_is_told_to_stop_amid_a_transaction_ends_it_first(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the file stays locked until the process is gone, and it waits for itself to be so."""
+    monkeypatch.setattr(checkpoint, "_stop", checkpoint._Stop())
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    checkpoint.catch_signals()
+    made = patience.Storage(f"sqlite:///{tmp_path / 'study.db'}", {"connect_args": {"timeout": 60, "isolation_level": None}})
+    immediate(made.engine)
+    slots = Slots(optuna.create_study(study_name="told", storage=made), made)
+    slots.create()
+    slots.grow(2)
+
+    sqlalchemy.event.listen(made.engine, where, lambda *_: os.kill(os.getpid(), signal.SIGTERM), once=True)
+    try:
+        with pytest.raises(Interrupted) as told:
+            slots.claim(2)
+        with sqlite3.connect(tmp_path / "study.db", timeout=0, isolation_level=None) as beside:
+            beside.execute("BEGIN IMMEDIATE")
+            assert beside.execute("SELECT attempt FROM surefoot_slots ORDER BY slot").fetchall() == [(1,), (0,)]
+        assert told.value.code == 128 + signal.SIGTERM
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def test_a_thread_beside_does_not_wait(away: list[str]) -> None:
