@@ -292,7 +292,7 @@ def check(crew: Crew, sets: tuple[str, ...], budget: int) -> None:
     slots = studies.load(settings, run)
     prepared = run.input("prepare")
     valid = features.read(prepared.path("valid.parquet"), features.Features.from_json(prepared.read_json("features.json")))
-    for slot, trial in studies.finished(slots.study).items():
+    for slot, trial in studies.finished(slots.study.get_trials(deepcopy=False)).items():
         record, _ = studies.known(settings, run, slots, slot) or ({}, None)
         assert record, f"slot {slot} has no record"
         assert record["params"] == trial.params

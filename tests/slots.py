@@ -136,7 +136,7 @@ def _attempt(slots: Slots, claim: module.Claim, records: Path, kill: Kill, secon
     record = records / f"{claim.slot}-{hashlib.sha256(repr(params).encode()).hexdigest()}"
     if not record.exists():
         for step in sorted({*STEPS} - reports.keys()):
-            trial.report(value(params) * step, step)
+            slots.report(trial, {step: value(params) * step})
             time.sleep(seconds)
             slots.renew(claim)
         kill.effect(lambda: record.write_text(repr(params)))

@@ -23,8 +23,7 @@ def collect(config: Config, run: Run) -> dict[str, Any]:
 
     with studies.at_hand():
         slots = studies.load(config, run)
-        slots.reconcile()
-        trials = studies.finished(slots.study)
+        trials = studies.finished(slots.reconcile())
     studies.check_records(run, slots.study, trials)
     if not studies.is_over(config, trials):
         raise NotNow(f"{len(trials)} of {config.n_trials} trials are finished. Run search-work, then collect, again.")

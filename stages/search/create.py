@@ -27,7 +27,13 @@ def create(config: Config, run: Run) -> dict[str, Any]:
         slots.grow(config.n_trials)
         slots.reconcile()
         restored = studies.restore(config, run, slots)
-        log.info("study.ready", study=name, restored=restored, finished=len(studies.finished(study)), budget=config.n_trials)
+        log.info(
+            "study.ready",
+            study=name,
+            restored=restored,
+            finished=len(studies.finished(study.get_trials(deepcopy=False))),
+            budget=config.n_trials,
+        )
     return {"study": name}
 
 

@@ -69,7 +69,7 @@ def _one(addresses: Addresses, item: Item) -> Standing | None:
             return None  # no such study yet
         trials = slots.study.get_trials(deepcopy=False)
         workers = slots.held(config.n_trials)
-    mine = {slot: trial for slot, trial in studies.finished(slots.study).items() if slot < config.n_trials}
+    mine = {slot: trial for slot, trial in studies.finished(trials).items() if slot < config.n_trials}
     is_over = studies.is_over(config, mine)
     in_order = sorted(mine.values(), key=lambda trial: trial.number)
     best, before = (_best(some) for some in (in_order, in_order[:-LAST]))

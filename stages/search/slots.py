@@ -167,6 +167,7 @@ class Slots:
             intermediate_values=reported,
             user_attrs={name: getattr(claim, name) for name in ("slot", "attempt", "draw", "rung")},
         )
+        self.study._thread_local.cached_all_trials = None  # as Optuna's own ask() does
         trial = optuna.Trial(self.study, self.study._storage.create_new_trial(self.study._study_id, template))
         try:
             self.renew(claim)
@@ -189,6 +190,28 @@ class Slots:
         )
         if not renewed:
             raise Lost(f"slot {claim.slot} of {self.study.study_name}: attempt {claim.attempt} was taken over")
+
+    def report(self, trial: optuna.Trial, values: dict[int, float]) -> None:
+        """Tell what an attempt reported, by step, in one transaction. What is there already stays.
+
+        Raises:
+            UpdateFinishedTrialError: another worker took the slot over, and failed the attempt.
+
+        """
+        models, number = optuna.storages._rdb.models, trial._trial_id
+        row = models.TrialIntermediateValueModel
+
+        def write() -> None:
+            with optuna.storages._rdb.storage._create_scoped_session(self._storage.scoped_session) as session:
+                state: Any = models.TrialModel.find_or_raise_by_id(number, session).state
+                self._storage.check_trial_is_updatable(number, state)
+                there = {step for (step,) in session.query(row.step).filter(row.trial_id == number)}
+                for step in sorted(values.keys() - there):
+                    stored, kind = row.intermediate_value_to_stored_repr(values[step])
+                    session.add(row(trial_id=number, step=step, intermediate_value=stored, intermediate_value_type=kind))
+
+        if values:
+            patiently(self._storage.engine, write)
 
     def tell(self, claim: Claim, trial: optuna.Trial, state: TrialState, value: float | None) -> None:
         """Finish the attempt, and with it the slot.
@@ -283,8 +306,8 @@ class Slots:
 
     # --- after a death ----------------------------------------------------------------------------
 
-    def reconcile(self) -> None:
-        """Close what is finished and fail what runs without a worker, whatever died in between."""
+    def reconcile(self) -> list[FrozenTrial]:
+        """Close what is finished and fail what runs without a worker, whatever died in between; give all trials, as they were before."""
         trials = self.study.get_trials(deepcopy=False)
         asked = f"SELECT slot, attempt, owner, closed, {self._is_held} AS held FROM surefoot_slots WHERE study = :study"  # noqa: S608
         rows = {row.slot: row for row in self._run(asked)}
@@ -302,6 +325,7 @@ class Slots:
                 is_left = not row.held or is_dead(row.owner)
                 if not is_last or (is_left and self._revoke(Claim(row.slot, row.attempt))):
                     self._fail(trial)
+        return trials
 
     def _revoke(self, claim: Claim) -> bool:
         """Take a slot from who let its lease run out; False where it was renewed in the meantime."""

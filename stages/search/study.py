@@ -129,12 +129,13 @@ class Others:
         return self._study.pruner.prune(self, trial)  # type: ignore[arg-type]
 
 
-def finished(study: optuna.Study) -> dict[int, FrozenTrial]:
+def finished(trials: Iterable[FrozenTrial]) -> dict[int, FrozenTrial]:
     """Give each finished slot's trial: of several, the first."""
-    trials: dict[int, FrozenTrial] = {}
-    for trial in study.get_trials(deepcopy=False, states=FINISHED):
-        trials.setdefault(trial.user_attrs["slot"], trial)
-    return trials
+    found: dict[int, FrozenTrial] = {}
+    for trial in trials:
+        if trial.state in FINISHED:
+            found.setdefault(trial.user_attrs["slot"], trial)
+    return found
 
 
 def asked(config: Config, run: Run) -> dict[str, list[Any]]:
@@ -181,7 +182,7 @@ def restore(config: Config, run: Run, slots: Slots) -> int:
 
     Each is claimed first: the worker of a slot puts its record there before it tells the study.
     """
-    folder, there, count = records(slots.study), finished(slots.study), 0
+    folder, there, count = records(slots.study), finished(slots.study.get_trials(deepcopy=False)), 0
     recorded = {int(key.removeprefix(folder).partition("-")[0]) for key in run.store.list(folder)}
     for slot in sorted(recorded - there.keys()):
         record = known(config, run, slots, slot)

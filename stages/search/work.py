@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stages.search.slots import Claim, Hold, Slots
 
 BAD = 3  # slots in a row that could not be fitted: no bad luck any more
+TOLD = 5.0  # seconds between two times that a fit's borders are told to the study: nobody judges by a trial that runs
 PAUSE = 1.0  # seconds between two looks for a slot, while other workers are at all that are left
 
 
@@ -53,10 +54,9 @@ def work(config: Config, run: Run) -> dict[str, Any]:
         search = _Search(config, run, studies.load(config, run), asked, options, train, valid, fits, studies.first(config, run))
         search.slots.grow(config.n_trials)
         waits = False
-        while not studies.is_over(config, done := studies.finished(search.slots.study)):
+        while not studies.is_over(config, done := studies.finished(search.slots.reconcile())):
             checkpoint.end_if_told()
             run.progress(len(done), config.n_trials)
-            search.slots.reconcile()
             if claim := search.slots.claim(config.n_trials):
                 waits = False
                 _attempt(search, claim)
@@ -147,6 +147,7 @@ def _try(search: _Search, claim: "Claim", trial: "optuna.Trial", reports: "_Repo
             search.slots.go_down(claim, trial, claim.rung + 1)
             return
         log.warning("trial.failed", **told, traceback=traceback.format_exc())
+        reports.tell()
         if not search.slots.fail(claim, trial):
             return
         log.error("slot.failed", **told, so="other parameters are drawn for it")
@@ -195,14 +196,20 @@ def _end(search: _Search, claim: "Claim", trial: "optuna.Trial") -> None:
 
 
 class _Reports:
-    """What a trial's fit reports at its borders: to the study, which may prune it."""
+    """What a trial's fit reports at its borders: to the study, which may prune it.
+
+    Each ``report`` of Optuna's is a transaction of three queries; these are told together, a few seconds late. What a kill takes with it
+    is in the fit's checkpoint, or is reported anew. Of a slot that failed each is told at once: who came how far counts there.
+    """
 
     def __init__(self, slots: "Slots", claim: "Claim", trial: "optuna.Trial", earlier: dict[int, float], hold: "Hold") -> None:
         from stages.search import study as studies
 
         self.values = dict(earlier)
+        self._told = dict(earlier)
+        self._told_at = time.monotonic()
         self._judged = max(earlier, default=0)  # an earlier attempt went on from the borders before
-        self._has_failed = claim.failures > 0
+        self._came_further = False
         self._slots = slots
         self._claim = claim
         self._trial = trial
@@ -227,12 +234,19 @@ class _Reports:
         self._hold.renewals = 0
         if rounds not in self.values:
             self.values[rounds] = value
-            self._trial.report(value, rounds)
-            if self._has_failed:
+            if self._claim.failures or time.monotonic() - self._told_at >= TOLD:
+                self.tell()
+            if self._claim.failures and not self._came_further:
                 self._slots.came_further(self._claim)
-                self._has_failed = False
+                self._came_further = True
         if rounds >= self._judged and self._others.prune(self.values):
             raise TrialPruned
+
+    def tell(self) -> None:
+        """Tell the study what it does not know yet."""
+        self._slots.report(self._trial, {rounds: value for rounds, value in self.values.items() if rounds not in self._told})
+        self._told = dict(self.values)
+        self._told_at = time.monotonic()
 
 
 def _finish(search: _Search, claim: "Claim", trial: "optuna.Trial", params: dict[str, Any], reports: _Reports) -> None:
@@ -244,9 +258,8 @@ def _finish(search: _Search, claim: "Claim", trial: "optuna.Trial", params: dict
     saved = run.checkpoint(f"{key}-{claim.rung}" if claim.rung else key)  # with other bins it is another fit
     if record is None:
         record = _fit(search, claim, params, key, saved, reports)
-    for rounds, value in record["reports"]:
-        if rounds not in reports.values:
-            trial.report(value, rounds)
+    reports.values |= dict(record["reports"])
+    reports.tell()
     studies.tell(search.slots, claim, trial, record)
     saved.drop()
     if claim.draw or claim.rung:  # other fits of the slot, that were given up

@@ -3,6 +3,7 @@
 SUREFOOT_BENCH_WORKERS, SUREFOOT_BENCH_SECONDS (of a trial) and SUREFOOT_BENCH_ROUNDS (trials of each worker) say how many and how long.
 """
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -12,13 +13,13 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import TrialState
 
 from stages.common import config
 from stages.families import space, xgboost
 from stages.search import patience
 from stages.search import study as studies
 from stages.search.slots import Slots
+from stages.search.work import _Reports
 from tests import servers
 from tests import slots as drill
 
@@ -30,28 +31,31 @@ REPORTS = 30  # of a trial
 def worker(url: str, name: str, budget: int, told: str) -> None:
     """Search until the budget is met, with trials that sleep; write down how long that took, and how much of it they slept."""
     storage = patience.Storage(
-        url.replace("postgresql:", "postgresql+psycopg2:"), {"pool_size": 2, "max_overflow": 1}, skip_table_creation=True
+        url.replace("postgresql:", "postgresql+psycopg2:"),
+        {"pool_size": 2, "max_overflow": 1, "pool_pre_ping": True},
+        skip_table_creation=True,
     )
     slots = Slots(optuna.load_study(study_name=name, storage=storage, pruner=optuna.pruners.MedianPruner()), storage)
     asked = config.load(config.CONFIGS / "base.yaml", (), {})["search"]
     started, slept, last = time.monotonic(), 0.0, time.monotonic()
-    while len(studies.finished(slots.study)) < budget:
-        slots.reconcile()
+    while len(studies.finished(slots.reconcile())) < budget:
         if (claim := slots.claim(budget)) is None:
             time.sleep(1)
             continue
         slots.study.sampler = studies.sampler(asked, claim)
-        with slots.kept(claim):
+        with slots.kept(claim) as hold:
             begun = slots.begin(claim, xgboost.SPACE.keys())
             assert begun
-            params, reports, others = space.suggest(begun[0], xgboost.SPACE), dict[int, float](), studies.Others(slots.study)
-            for step in range(REPORTS):
+            value = space.suggest(begun[0], xgboost.SPACE)["subsample"]
+            reports = _Reports(slots, claim, *begun, hold)
+            for step in range(1, REPORTS + 1):
                 time.sleep(SECONDS / REPORTS)
                 slept += SECONDS / REPORTS
-                reports[step] = params["subsample"] * step
-                begun[0].report(reports[step], step)
-                others.prune(reports)
-            slots.tell(claim, begun[0], TrialState.COMPLETE, params["subsample"])
+                with contextlib.suppress(optuna.TrialPruned):  # it is asked, and not heard: each trial takes as long
+                    reports(step, value * step)
+            reports.tell()
+            record = {"state": "complete", "value": value, "seconds": SECONDS, "began": 0, "rung": 0}
+            studies.tell(slots, claim, begun[0], record)
         last = time.monotonic()
     with Path(told).open("a", encoding="utf-8") as file:
         file.write(f"{json.dumps([slept, last - started])}\n")

@@ -63,8 +63,7 @@ def _filled(url: str, trials: int) -> tuple[str, optuna.storages.RDBStorage]:
 
 
 def _ours(slots: Slots, budget: int) -> None:
-    assert len(studies.finished(slots.study)) < budget
-    slots.reconcile()
+    assert len(studies.finished(slots.reconcile())) < budget
     claim = slots.claim(budget)
     assert claim
     slots.study.sampler = Timed(seed=claim.slot)

@@ -1,6 +1,7 @@
 """A budget of slots is met exactly, whoever dies or sleeps between which two commits; in SQLite and in Postgres."""
 
 import itertools
+import math
 import os
 import random
 import secrets
@@ -215,6 +216,44 @@ def test_who_is_told_twice_to_finish_has_lost_nothing(url: str, study: str, monk
     slots.tell(claim, begun[0], TrialState.COMPLETE, 0.5)
     assert [(trial.state, trial.value) for trial in slots.study.trials] == [(TrialState.COMPLETE, 0.5)]
     assert not drill.is_open(slots._storage.engine, study, 1)
+
+
+def test_what_is_reported_together_is_as_if_one_by_one(url: str, study: str) -> None:
+    """A part of it may be there: of the last time, whose answer was lost."""
+    slots, other = opened(url, study), opened(url, study)
+    slots.grow(2)
+    reports = {10: 0.5, 20: math.inf, 30: math.nan, 40: 1e-300}
+    for together in (True, False):
+        claim = slots.claim(2)
+        assert claim
+        begun = slots.begin(claim, set())
+        assert begun
+        if together:
+            slots.report(begun[0], {20: math.inf})
+            slots.report(begun[0], reports)
+            slots.report(begun[0], {})
+        else:
+            for step, value in reports.items():
+                begun[0].report(value, step)
+
+    one, two = (dict(sorted(trial.intermediate_values.items())) for trial in other.study.trials)
+    assert repr(one) == repr(two) == repr(reports)
+
+
+def test_who_lost_its_slot_reports_nothing(url: str, study: str) -> None:
+    slots, other = opened(url, study, lease=0), opened(url, study)
+    slots.grow(1)
+    claim = slots.claim(1)
+    assert claim
+    begun = slots.begin(claim, set())
+    assert begun
+    taken = other.claim(1)
+    assert taken
+    assert other.begin(taken, set())
+
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        slots.report(begun[0], {10: 0.5})
+    assert [trial.intermediate_values for trial in other.study.trials] == [{}, {}]
 
 
 @pytest.mark.parametrize("is_told", [False, True])

@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
 from stages import families
@@ -471,6 +472,35 @@ def test_an_attempt_that_came_further_and_failed_is_no_bad_slot(folder: Path, st
     with sqlite3.connect(f"{store.address}/study.db") as database:
         asked = "SELECT DISTINCT value_json FROM trial_user_attributes WHERE key = 'draw'"
         assert database.execute(asked).fetchall() == [("0",)]
+
+
+def test_a_fits_borders_are_told_together(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten of them come within a second: one transaction tells them, and none is missing."""
+    commits: list[bool] = []  # whether it told any
+    real = studies.storage
+
+    def storage(run: Any, **options: Any) -> optuna.storages.RDBStorage:
+        made, told = real(run, **options), [False]
+
+        def statement(*arguments: Any) -> None:
+            told[0] |= arguments[2].startswith("INSERT INTO trial_intermediate_values")
+
+        def commit(_: Any) -> None:
+            commits.append(told[0])
+            told[0] = False
+
+        sqlalchemy.event.listen(made.engine, "before_cursor_execute", statement)
+        sqlalchemy.event.listen(made.engine, "commit", commit)
+        return made
+
+    sets = ("search.rounds=100", "search.early_stopping_rounds=100", "search.n_trials=1")
+    do(folder, store, "search-create", *sets)
+    monkeypatch.setattr(studies, "storage", storage)
+    do(folder, store, "search-work", *sets)
+    with sqlite3.connect(f"{store.address}/study.db") as database:
+        asked = "SELECT step FROM trial_intermediate_values ORDER BY step"
+        assert [step for (step,) in database.execute(asked)] == [*range(10, 110, 10)]
+    assert sum(commits) == 1
 
 
 def test_a_database_error_amid_a_fit_is_no_failure_of_the_fit(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
