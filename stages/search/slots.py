@@ -23,7 +23,7 @@ import math
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,8 +191,8 @@ class Slots:
         if not renewed:
             raise Lost(f"slot {claim.slot} of {self.study.study_name}: attempt {claim.attempt} was taken over")
 
-    def report(self, trial: optuna.Trial, values: dict[int, float]) -> None:
-        """Tell what an attempt reported, by step, in one transaction. What is there already stays.
+    def report(self, trial: optuna.Trial, values: Mapping[int, float], **attributes: Any) -> None:
+        """Tell what an attempt reported, by step, and what is to be known of it, in one transaction. Reports that are there stay.
 
         Raises:
             UpdateFinishedTrialError: another worker took the slot over, and failed the attempt.
@@ -209,9 +209,10 @@ class Slots:
                 for step in sorted(values.keys() - there):
                     stored, kind = row.intermediate_value_to_stored_repr(values[step])
                     session.add(row(trial_id=number, step=step, intermediate_value=stored, intermediate_value_type=kind))
+                for name, value in attributes.items():
+                    self._storage._set_trial_attr_without_commit(session, models.TrialUserAttributeModel, number, name, value)
 
-        if values:
-            patiently(self._storage.engine, write)
+        patiently(self._storage.engine, write)
 
     def tell(self, claim: Claim, trial: optuna.Trial, state: TrialState, value: float | None) -> None:
         """Finish the attempt, and with it the slot.

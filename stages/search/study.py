@@ -271,8 +271,7 @@ def tell(slots: Slots, claim: Claim, trial: optuna.Trial, record: dict[str, Any]
 
     """
     on_gpu = ("device", "gpu_memory_mb") if "gpu_memory_mb" in record else ()
-    for attribute in ("seconds", "began", "rung", *on_gpu):
-        trial.set_user_attr(attribute, record[attribute])
+    slots.report(trial, dict(record["reports"]), **{name: record[name] for name in ("seconds", "began", "rung", *on_gpu)})
     slots.tell(claim, trial, TrialState.PRUNED if record["state"] == "pruned" else TrialState.COMPLETE, record["value"])
 
 

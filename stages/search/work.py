@@ -258,8 +258,6 @@ def _finish(search: _Search, claim: "Claim", trial: "optuna.Trial", params: dict
     saved = run.checkpoint(f"{key}-{claim.rung}" if claim.rung else key)  # with other bins it is another fit
     if record is None:
         record = _fit(search, claim, params, key, saved, reports)
-    reports.values |= dict(record["reports"])
-    reports.tell()
     studies.tell(search.slots, claim, trial, record)
     saved.drop()
     if claim.draw or claim.rung:  # other fits of the slot, that were given up

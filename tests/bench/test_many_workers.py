@@ -53,8 +53,8 @@ def worker(url: str, name: str, budget: int, told: str) -> None:
                 slept += SECONDS / REPORTS
                 with contextlib.suppress(optuna.TrialPruned):  # it is asked, and not heard: each trial takes as long
                     reports(step, value * step)
-            reports.tell()
             record = {"state": "complete", "value": value, "seconds": SECONDS, "began": 0, "rung": 0}
+            record["reports"] = [*reports.values.items()]
             studies.tell(slots, claim, begun[0], record)
         last = time.monotonic()
     with Path(told).open("a", encoding="utf-8") as file:
