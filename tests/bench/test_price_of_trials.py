@@ -9,6 +9,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,7 @@ def test_price_of_trials(folder: Path, family: str, capsys: pytest.CaptureFixtur
             seconds, logged = _run("-m", f"stages.search.{name}", *words)
             ours, said = ours + seconds, said + logged
         told, models = _trials(planned, family)
-        prepared = planned.find("prepare", {})
-        assert prepared
-        for split in ("train", "valid"):
-            path = folder / f"{split}.parquet"
-            path.unlink(missing_ok=True)
-            store.download(f"blobs/{prepared.files[f'{split}.parquet']['sha256']}", path)
+        _lay_out(folder, planned)
         (folder / "trials.json").write_text(json.dumps([family, told]))
         plain, _ = _run("-m", "tests.bench.plain_trials", str(folder))
         ratios.append(ours / plain)
@@ -97,6 +93,71 @@ def test_price_of_trials(folder: Path, family: str, capsys: pytest.CaptureFixtur
         sys.stdout.write(f"{[round(one, 3) for one in ratios]} ({', '.join(spent)}); ")
         sys.stdout.write(f"in saving {max(saving):.1%}; storage {max(storage):.2f} x the models\n")
     assert len(ratios) == PAIRS
+
+
+@pytest.mark.bench
+def test_two_workers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a second worker gains, beside what a second process gains that fits the other half of the same trials; a core each."""
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    if len(cores) < 2:
+        pytest.skip("one core: nothing is gained by a second worker")
+    family, trials = "xgboost", 10  # so many are drawn at random: both searches fit the same
+    (folder / "bench.yaml").write_text(CONFIG.replace("FAMILY", family).replace("TRIALS", str(trials)))
+    ratios, gains = [], []
+    for pair in range(PAIRS):
+        spent: dict[str, float] = {}
+        for count in (1, 2):
+            store = open_store(str(folder / f"store-{count}"))
+            sets = [f"search.seed={pair}", "search.pruning_enabled=false"]
+            planned = Addresses(step.pin(config.load(folder / "bench.yaml", sets, {}), store), store)
+            step.run_step("prepare", {}, planned)
+            words = ["--config", str(folder / "bench.yaml"), "--store", store.address, "--item", json.dumps({"family": family})]
+            words += [word for one in sets for word in ("--set", one)]
+            _run("-m", "stages.search.create", *words)
+            spent[f"workers {count}"] = _seconds(*[(core, ["-m", "stages.search.work", *words]) for core in cores[:count]])
+            _run("-m", "stages.search.collect", *words)
+        told, _ = _trials(planned, family)
+        assert len(told) == trials
+        _lay_out(folder, planned)
+        for count in (1, 2):
+            parts = [folder / f"part-{part}" for part in range(count)]
+            for part, place in enumerate(parts):
+                place.mkdir(exist_ok=True)
+                (place / "trials.json").write_text(json.dumps([family, told[part::count]]))
+                for split in ("train", "valid"):
+                    (place / f"{split}.parquet").unlink(missing_ok=True)
+                    (place / f"{split}.parquet").hardlink_to(folder / f"{split}.parquet")
+            spent[f"plain {count}"] = _seconds(
+                *[(core, ["-m", "tests.bench.plain_trials", str(place)]) for core, place in zip(cores, parts, strict=False)]
+            )
+        ours, plain = (spent[f"{who} 1"] / spent[f"{who} 2"] for who in ("workers", "plain"))
+        ratios.append(ours / plain)
+        gains.append(f"{ours:.2f} x beside {plain:.2f} x")
+    with capsys.disabled():
+        sys.stdout.write(f"\nwhat a second worker gains / a second process, {folder.name}, {PAIRS} pairs: median ")
+        sys.stdout.write(f"{statistics.median(ratios):.3f}, {[round(one, 3) for one in ratios]} ({', '.join(gains)})\n")
+    assert len(ratios) == PAIRS
+
+
+def _seconds(*commands: tuple[int, list[str]]) -> float:
+    """Run programs side by side, each on a core of its own; give the seconds until the last one ended."""
+    environment = {**os.environ, "PYTHONPATH": str(recipe.ROOT), "SUREFOOT_SHARES": str(len(commands))}
+    started, crew = time.monotonic(), []
+    for core, words in commands:
+        crew.append(subprocess.Popen([sys.executable, *words], cwd=recipe.ROOT, env=environment, stderr=subprocess.DEVNULL))
+        os.sched_setaffinity(crew[-1].pid, {core})
+    assert [one.wait() for one in crew] == [0] * len(crew)
+    return time.monotonic() - started
+
+
+def _lay_out(folder: Path, planned: Addresses) -> None:
+    """Put the splits beside the plain loop."""
+    prepared = planned.find("prepare", {})
+    assert prepared
+    for split in ("train", "valid"):
+        path = folder / f"{split}.parquet"
+        path.unlink(missing_ok=True)
+        planned.store.download(f"blobs/{prepared.files[f'{split}.parquet']['sha256']}", path)
 
 
 def _trials(planned: Addresses, family: str) -> tuple[list[Any], dict[str, int]]:
