@@ -39,6 +39,7 @@ LASTING = np.array([0.53, 0.6, 0.22, 0.22, 0.27])
 BLATANT = np.array([0.14, 0.58, 0.97, 0.68, 0.78])
 BLATANT_TRAITS = (2.3, 2.6, 1.7)  # account, velocity, event, in standard deviations
 SUBTLE_TRAITS = (0.71, 1.03, 0.79)
+FADES = 1.15  # so much more plainly fraud shows on the first day than on the last: who defrauds learns what is looked for
 PLAIN = 0.2  # a table ten times smaller than 200,000 rows shows fraud so much more plainly: it has less of it to learn from
 HOME = 0.75  # of people live where most with their card do
 PERSISTENCE = 0.88  # of a compromised client's rows after the first fraud are fraud
@@ -337,8 +338,9 @@ def _traits(
         drawn = np.float32(0.35) * rng.standard_normal(at_once[-1] + 1, dtype=np.float32)[at_once]
         return np.asarray(drawn + np.float32(0.937) * rng.standard_normal(len(client), dtype=np.float32))
 
-    velocity = 0.6 * lasting[client] + 0.8 * noise() + shift[client, 1] * fraud
-    event = noise() + shift[client, 2] * fraud
+    shown = np.where(fraud, np.interp(time, (0, DAYS), (FADES, 1)), 0).astype(np.float32)
+    velocity = 0.6 * lasting[client] + 0.8 * noise() + shift[client, 1] * shown
+    event = noise() + shift[client, 2] * shown
     return account[client], velocity.astype(np.float32), event.astype(np.float32)
 
 
