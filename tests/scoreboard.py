@@ -9,6 +9,7 @@
     leases                                            workers of another machine are killed: their leases run out
     trainings                                         trainings are killed and told to stop, and started again until they end
     postgres, minio, network                          amid searches, the study's database, or the store, is restarted, the network cut
+    clock                                             amid searches, the database's clock is set an hour off
     disk                                              the store's disk is full, and is not
     damage, fuzz                                      whatever is stored is damaged; whatever is read is made up
     plain-script, optuna-alone                        the same kills without Surefoot
@@ -263,10 +264,13 @@ def gone(what: str, how: str, count: int, seed: int) -> list[dict[str, Any]]:
         folder = Path(name)
         for one in ("postgres", "minio"):
             (folder / one).mkdir()
-        database = stack.enter_context(servers.PostgresServer(folder / "postgres"))
+        own_clock = what == "the database's clock"
+        database = stack.enter_context(servers.PostgresServer(folder / "postgres", own_clock=own_clock))
         study, address, net = database.address, str(folder / "store"), ""
         fault = functools.partial(servers.restart, database, signal.SIGQUIT, rng)
-        if what != "Postgres":
+        if own_clock:
+            fault = functools.partial(_set_wrong, database, rng)
+        elif what != "Postgres":
             minio = stack.enter_context(servers.MinioServer(folder / "minio"))
             os.environ |= minio.environment
             address = f"s3://{minio.bucket()}/drill"
@@ -298,9 +302,15 @@ def gone(what: str, how: str, count: int, seed: int) -> list[dict[str, Any]]:
             back += mine
             slots += 8
     verdict = f"{slots} slots, each finished once, no worker ended; at work {_percentile(sorted(waits), 95):.1f} s after it was back (95 %)"
-    how += f", back within 3 s; one in {'four' if net else 'twenty'} after up to 30 s"
-    fault_said = f"{what} is {'cut' if net else 'restarted'} amid searches"
+    how += "" if own_clock else f", back within 3 s; one in {'four' if net else 'twenty'} after up to 30 s"
+    fault_said = f"{what} is {'cut' if net else 'set' if own_clock else 'restarted'} amid searches"
     return [{"fault": fault_said, "how": how, "runs": len(back), "lost": 0, "verdict": verdict}]
+
+
+def _set_wrong(database: servers.PostgresServer, rng: random.Random, _seconds: float) -> tuple[float, float]:
+    """Set a database's clock an hour off, or right."""
+    database.set_clock(rng.choice([wrong for wrong in (-3600, 0, 3600) if wrong != database.wrong]))
+    return time.time(), time.time()
 
 
 def full_disk(faults: int, seed: int) -> list[dict[str, Any]]:
@@ -383,6 +393,7 @@ PARTS: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     "postgres": functools.partial(gone, "Postgres", "SIGQUIT"),
     "minio": functools.partial(gone, "MinIO", "SIGKILL"),
     "network": functools.partial(gone, "the network", "the cable of its namespace: what is sent is lost, and nobody says so"),
+    "clock": functools.partial(gone, "the database's clock", "an hour ahead, an hour behind, or right"),
     "disk": full_disk,
     "damage": damage,
     "fuzz": fuzz,

@@ -98,11 +98,12 @@ class MinioServer(Server):
 
 
 class PostgresServer(Server):
-    """A Postgres with an empty database; root runs it as nobody, since it refuses root."""
+    """A Postgres with an empty database; root runs it as nobody, since it refuses root. Its clock may be set, if it has one of its own."""
 
-    def __init__(self, folder: Path, connections: int = 100) -> None:
+    def __init__(self, folder: Path, connections: int = 100, *, own_clock: bool = False) -> None:
         super().__init__(folder)
         self.connections = connections
+        self.clock = folder / "clock" if own_clock else None
         initdb, self.program = program("initdb"), program("postgres")
         self.address = f"postgresql://surefoot@127.0.0.1:{self.port}/postgres"
         self.words: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
@@ -113,8 +114,21 @@ class PostgresServer(Server):
             for parent in folder.parents:
                 if parent.stat().st_mode & 0o777 == 0o700:
                     parent.chmod(0o755)
+        if self.clock:
+            self.set_clock(0)
+            self.words["env"] = {**os.environ, "LD_PRELOAD": faketime(), "FAKETIME_TIMESTAMP_FILE": str(self.clock)}
+            self.words["env"] |= {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
         command = [initdb, "--pgdata", str(folder / "data"), "--username", "surefoot", "--auth", "trust", "--no-sync"]
         subprocess.run(command, check=True, **self.words)
+
+    def set_clock(self, seconds: int) -> None:
+        """Put its clock so much before (or behind) that of all others."""
+        assert self.clock
+        part = self.clock.with_suffix(".part")
+        part.write_text(f"{seconds:+d}")
+        part.chmod(0o644)
+        part.replace(self.clock)
+        self.wrong = seconds
 
     def _begin(self, _log: Any) -> subprocess.Popen[bytes]:
         command = [self.program, "-D", str(self.folder / "data"), "-p", str(self.port), "-k", str(self.folder), "-h", "127.0.0.1", "-F"]
@@ -141,6 +155,19 @@ def program(name: str) -> str:
     if found is None:
         raise Missing(f"no program {name} in $CLUSTER_HOME/bin or PATH")
     return found
+
+
+def faketime() -> str:
+    """Find the library that gives a program another time.
+
+    Raises:
+        Missing: there is none.
+
+    """
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    if not found:
+        raise Missing("no libfaketime (Debian's package faketime)")
+    return str(found[0])
 
 
 def restart(server: Server, number: signal.Signals, rng: random.Random, seconds: float) -> tuple[float, float]:

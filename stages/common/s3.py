@@ -4,8 +4,10 @@ import base64
 import hashlib
 import os
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import override
 from urllib.parse import urlsplit
@@ -24,6 +26,7 @@ from stages.common.errors import ConfigError, NotNow, SurefootError, UsageError
 from stages.common.store import BLOCK, MARKED, MARKER, Head, Keys, Store, Unreadable, blocks, checked, checked_prefix, on_disk, retry, save
 
 TIMEOUT = urllib3.Timeout(connect=5, read=5)  # seconds; each is for one step forward, not for the whole transfer
+SKEW = 600  # seconds that clocks may differ; servers take 900
 LARGEST = 5 << 30  # bytes: what S3 takes in one request
 
 # Answers below 500 after which the same request can succeed; the last four say that bytes were bent on their way.
@@ -213,6 +216,13 @@ class S3Store(Store):
         try:
             yield
         except S3Error as error:
+            if (
+                error.response.status == 403 and abs(ahead := _ahead(error.response.headers.get("Date", ""))) > SKEW
+            ):  # an answer to HEAD has no code
+                raise ConfigError(
+                    f"{self._endpoint}: the server's clock is {abs(ahead):.0f} s {'before' if ahead > 0 else 'behind'} ours, "
+                    "and it refuses such requests. Set this machine's clock, or the server's."
+                ) from error
             raise self._refusal(key, error.response.status, error.code or "", error.message or "") from error
         except ServerError as error:
             raise self._refusal(key, error.status_code, f"HTTP {error.status_code}", _line(error)) from error
@@ -241,6 +251,14 @@ class S3Store(Store):
         if status == 403:
             return ConfigError(f"{said} Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do in bucket {self._bucket!r}.")
         return ConfigError(f"{said} Check that AWS_ENDPOINT_URL is an S3 server and AWS_REGION ({self._region}) its region.")
+
+
+def _ahead(date: str) -> float:
+    """Give the seconds by which a server's clock is ahead of ours, by the date of its answer; 0 where that has none."""
+    try:
+        return parsedate_to_datetime(date).timestamp() - time.time()
+    except ValueError:
+        return 0.0
 
 
 def _line(text: object) -> str:

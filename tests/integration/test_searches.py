@@ -54,6 +54,17 @@ def test_a_training_among_kills_gives_the_models_of_one_left_alone(tmp_path: Pat
 
 
 @pytest.mark.faults
+def test_a_clock_that_is_set_ends_no_worker() -> None:
+    """All leases end at once, or last an hour by themselves: each slot is finished once all the same."""
+    try:
+        (row,) = scoreboard.gone("the database's clock", "", 3, 7)
+    except Missing as error:
+        pytest.skip(f"{error}: no clock was set")
+    assert row["runs"] >= 3
+    assert row["lost"] == 0
+
+
+@pytest.mark.faults
 def test_a_network_that_is_cut_ends_no_worker() -> None:
     """What is sent is lost then, and nobody says so: both servers' connections, and new ones, are given up in seconds."""
     try:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -613,6 +614,12 @@ def error(status: int, code: str) -> Answer:
     return status, f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>Said\nso.</Message></Error>".encode(), {}
 
 
+def skewed(seconds: int) -> Answer:
+    """Refuse as a server does whose clock is so much ahead; in words that an answer to HEAD has not."""
+    status, said, _ = error(403, "RequestTimeTooSkewed")
+    return status, said, {"Date": formatdate(time.time() + seconds, usegmt=True)}
+
+
 OK: Answer = (200, b"", {})
 EXISTS = error(412, "PreconditionFailed")
 HTML: Answer = (404, b"<html>nothing here</html>", {"Content-Type": "text/html"})
@@ -664,7 +671,8 @@ def test_what_passes_is_tried_again(answering: Callable[..., list[str]], impatie
     ("answer", "line"),
     [
         (error(403, "AccessDenied"), "AccessDenied: Said so. Check AWS_ACCESS_KEY_ID"),
-        (error(403, "RequestTimeTooSkewed"), "RequestTimeTooSkewed: Said so. Check"),
+        (skewed(3600), "the server's clock is 3[56].. s before ours, and it refuses such requests. Set this machine's clock"),
+        (skewed(-3600), "the server's clock is 3[56].. s behind ours, and it refuses such requests. Set this machine's clock"),
         (error(404, "NoSuchBucket"), "there is no bucket 'bucket'"),
         (error(400, "AuthorizationHeaderMalformed"), "Check that AWS_ENDPOINT_URL is an S3 server and AWS_REGION"),
         (error(501, "NotImplemented"), "NotImplemented: Said so. Check"),
@@ -681,6 +689,7 @@ def test_what_does_not_pass_is_a_line_to_act_on_at_once(
         lambda: store.read("blobs/a"),
         lambda: store.list("blobs/"),
         lambda: store.drop("scratch/a"),
+        *([lambda: store.head("blobs/a")] if "Date" in answer[2] else []),
     ]
     for action in actions:
         with pytest.raises(ConfigError, match=line):
