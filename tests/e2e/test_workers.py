@@ -57,16 +57,16 @@ def command(config: Path, store: Path, rounds: int) -> list[str]:
 
 def test_two_workers_share_a_budget(tmp_path: Path) -> None:
     config, store = small.lay_out(tmp_path), tmp_path / "store"
-    ended = subprocess.run(command(config, store, 500), env=programs.environment(), capture_output=True, check=False, timeout=120)
+    ended = subprocess.run(command(config, store, 5000), env=programs.environment(), capture_output=True, check=False, timeout=120)
     assert ended.returncode == 0, ended.stderr.decode()
     assert finished(store) == [*range(TRIALS)]
     assert owners(store) == (TRIALS, 2)
 
-    watched = programs.surefoot("status", "--watch", *options(config, store, 500))
+    watched = programs.surefoot("status", "--watch", *options(config, store, 5000))
     told = r"xgboost     6 of 6 trials, [01] pruned, 0 failed attempts, done, best average_precision 0\.\d{4}"
     assert re.fullmatch(told, watched.out.splitlines()[2])
     assert len(watched.out.splitlines()) == 3, "and it ends, since the search is over"
-    more = programs.surefoot("status", "--json", *options(config, store, 500), "--set", "search.n_trials=20")
+    more = programs.surefoot("status", "--json", *options(config, store, 5000), "--set", "search.n_trials=20")
     (search,) = more.answer["searches"]
     assert (search["finished"], search["budget"], search["workers"], search["is_over"]) == (TRIALS, 20, 0, False)
 
@@ -75,7 +75,7 @@ def test_two_workers_share_a_budget(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_worker_that_is_killed_is_started_again(tmp_path: Path, number: signal.Signals) -> None:
     config, store = small.lay_out(tmp_path), tmp_path / "store"
-    with subprocess.Popen(command(config, store, 500), env=programs.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as walk:
+    with subprocess.Popen(command(config, store, 3000), env=programs.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as walk:
         killed = _kill_one(walk, store, number)
         _, err = walk.communicate(timeout=200)
     assert walk.returncode == 0, err.decode()
@@ -110,13 +110,13 @@ def _holds(store: Path, pid: int) -> bool:
 def test_workers_have_their_share_and_end_when_the_run_is_told_to(tmp_path: Path) -> None:
     config, store = small.lay_out(tmp_path), tmp_path / "store"
     gpus = programs.environment({"CUDA_VISIBLE_DEVICES": "3,5"})
-    with subprocess.Popen(command(config, store, 5000), env=gpus, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as walk:
+    with subprocess.Popen(command(config, store, 50_000), env=gpus, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as walk:
         until = time.monotonic() + 90
         while len(pids := [pid for each in processes(walk.pid).values() for pid in each]) < 2 and time.monotonic() < until:
             time.sleep(0.02)
         while not all(_holds(store, pid) for pid in pids) and time.monotonic() < until:
             time.sleep(0.02)
-        standing = programs.surefoot("status", *options(config, store, 5000)).out.splitlines()[-1]
+        standing = programs.surefoot("status", *options(config, store, 50_000)).out.splitlines()[-1]
         cores = [os.sched_getaffinity(pid) for pid in pids]
         seen = [Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in pids]
         walk.terminate()
