@@ -19,6 +19,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 
+from stages.search import patience
 from stages.search import slots as module
 from stages.search.slots import Lost, Slots
 
@@ -67,7 +68,7 @@ def storage(url: str, *, create: bool = False) -> optuna.storages.RDBStorage:
     """Open a database, as the search does."""
     lite = url.startswith("sqlite")
     arguments: dict[str, Any] = {"connect_args": {"timeout": 60, "isolation_level": None}} if lite else {"pool_size": 2}
-    made = optuna.storages.RDBStorage(url.replace("postgresql:", "postgresql+psycopg2:"), arguments, skip_table_creation=not create)
+    made = patience.Storage(url.replace("postgresql:", "postgresql+psycopg2:"), arguments, skip_table_creation=not create)
     OPENED.append(made.engine)
     if lite:
         module.immediate(made.engine)

@@ -1,14 +1,18 @@
 """A study database whose server goes away, and comes back: nobody who searches ends for that."""
 
+import copy
 import functools
+import json
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, override
 
 import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
 from stages.common import checkpoint, log
@@ -46,6 +50,27 @@ def patiently[T](engine: sqlalchemy.Engine, action: Callable[[], T]) -> T:
 
 class Storage(optuna.storages.RDBStorage):
     """Optuna's storage, each call of which is patient."""
+
+    @override
+    def _get_prepared_new_trial(self, study_id: int, template_trial: FrozenTrial | None, session: Any) -> Any:
+        """Write a trial as Optuna does, but all its attributes by one statement, and all its reports: others wait for the study's row."""
+        if template_trial is None:
+            return super()._get_prepared_new_trial(study_id, None, session)
+        bare = copy.copy(template_trial)
+        bare.user_attrs, bare.intermediate_values = {}, {}
+        trial = super()._get_prepared_new_trial(study_id, bare, session)
+        add_reports(session, trial.trial_id, template_trial.intermediate_values)
+        for name, value in template_trial.user_attrs.items():
+            session.add(models.TrialUserAttributeModel(trial_id=trial.trial_id, key=name, value_json=json.dumps(value)))
+        return trial
+
+
+def add_reports(session: Any, trial: Any, values: Mapping[int, float]) -> None:
+    """Write what a trial reported, by step."""
+    row = models.TrialIntermediateValueModel
+    for step in sorted(values):
+        stored, kind = row.intermediate_value_to_stored_repr(values[step])
+        session.add(row(trial_id=trial, step=step, intermediate_value=stored, intermediate_value_type=kind))
 
 
 def _patient(name: str) -> Callable[..., Any]:

@@ -36,7 +36,7 @@ from sqlalchemy import text
 
 from stages.common import log
 from stages.common.errors import NotNow
-from stages.search.patience import patiently
+from stages.search.patience import add_reports, patiently
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 LEASE = 15.0  # seconds; renewed three times as often
@@ -116,6 +116,13 @@ class Slots:
         """Count the slots of a budget that somebody works at."""
         asked = f"SELECT count(*) AS held FROM surefoot_slots WHERE study = :study AND slot < :budget AND NOT closed AND {self._is_held}"  # noqa: S608
         return int(self._one_row(asked, budget=budget).held)
+
+    def are_held(self, budget: int) -> bool:
+        """Tell whether there are open slots, with a worker at each of them."""
+        asked = f"""SELECT count(*) AS open, sum(CASE WHEN {self._is_held} THEN 1 ELSE 0 END) AS held FROM surefoot_slots
+            WHERE study = :study AND slot < :budget AND NOT closed"""  # noqa: S608 - of our own words
+        found = self._one_row(asked, budget=budget)
+        return bool(found.open and found.open == found.held)
 
     # --- one attempt ------------------------------------------------------------------------------
 
@@ -206,9 +213,7 @@ class Slots:
                 state: Any = models.TrialModel.find_or_raise_by_id(number, session).state
                 self._storage.check_trial_is_updatable(number, state)
                 there = {step for (step,) in session.query(row.step).filter(row.trial_id == number)}
-                for step in sorted(values.keys() - there):
-                    stored, kind = row.intermediate_value_to_stored_repr(values[step])
-                    session.add(row(trial_id=number, step=step, intermediate_value=stored, intermediate_value_type=kind))
+                add_reports(session, number, {step: value for step, value in values.items() if step not in there})
                 for name, value in attributes.items():
                     self._storage._set_trial_attr_without_commit(session, models.TrialUserAttributeModel, number, name, value)
 

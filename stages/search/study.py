@@ -30,7 +30,7 @@ from stages.search.slots import FINISHED, Claim, Lost, Slots, immediate
 optuna.logging.disable_default_handler()
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
-LOOK = 5.0  # seconds
+LOOK, SHARE = 5.0, 0.005  # seconds between two looks at all trials; of a fit's time that they may take
 WAY_OUT = (
     "Move its file away (study.db in the store, or what SUREFOOT_STUDY names; in Postgres, drop the database and make an empty one), "
     "and run again: finished trials are taken from their records."
@@ -107,7 +107,8 @@ def load(config: Config, run: Run) -> Slots:
 class Others:
     """A study as its pruner asks for it: the complete trials, read again once the last look is some seconds old.
 
-    Each look asks the database of all trials that run, a fit has dozens of borders, and a search may have many workers.
+    Each look asks the database of all trials that run, a fit has dozens of borders, and a search may have many workers: the longer a
+    look takes, the fewer there are.
     """
 
     def __init__(self, study: optuna.Study) -> None:
@@ -119,8 +120,9 @@ class Others:
     def get_trials(self, **_: Any) -> list[FrozenTrial]:
         """Give them, as ``optuna.Study`` does."""
         if time.monotonic() >= self._until:
+            began = time.monotonic()
             self._trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            self._until = time.monotonic() + LOOK
+            self._until = (ended := time.monotonic()) + max(LOOK, (ended - began) / SHARE)
         return self._trials
 
     def prune(self, reports: dict[int, float]) -> bool:

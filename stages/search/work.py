@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BAD = 3  # slots in a row that could not be fitted: no bad luck any more
 TOLD = 5.0  # seconds between two times that a fit's borders are told to the study: nobody judges by a trial that runs
-PAUSE = 1.0  # seconds between two looks for a slot, while other workers are at all that are left
+PAUSE, PAUSES = 1.0, 5  # seconds between two looks for a slot, while other workers are at all that are left; looks until one at all trials
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def work(config: Config, run: Run) -> dict[str, Any]:
             if not waits:
                 log.info("search.waits", so="other workers are at the slots that are left")
             waits = True
-            time.sleep(PAUSE)
+            _wait(search.slots, config.n_trials)
     run.progress(len(done), config.n_trials)
     return {"finished": len(done)}
 
@@ -88,6 +88,15 @@ def _fits(config: Config, run: Run, space: dict[str, list[Any]]) -> "Fits":
     if rung is None:
         raise need.refused(fits, smallest, rungs, why)
     return fits
+
+
+def _wait(slots: "Slots", budget: int) -> None:
+    """Wait for a slot that another worker lets go of; now and then somebody has to look for those who died."""
+    for _ in range(PAUSES):
+        time.sleep(PAUSE)
+        checkpoint.end_if_told()
+        if not slots.are_held(budget):
+            return
 
 
 def _attempt(search: _Search, claim: "Claim") -> None:

@@ -609,6 +609,7 @@ def test_the_pruner_sees_what_optunas_own_would_and_asks_seldom(monkeypatch: pyt
     assert len(asked) == 3, "once a trial, within seconds"
 
     monkeypatch.setattr(studies, "LOOK", 0.0)
+    monkeypatch.setattr(studies, "SHARE", float("inf"))
     monkeypatch.setattr(study, "get_trials", counted)
     others = studies.Others(study)
     assert others.get_trials() == others.get_trials()
