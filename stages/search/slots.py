@@ -87,6 +87,7 @@ class Slots:
     def __init__(self, study: optuna.Study, storage: optuna.storages.RDBStorage, lease: float = LEASE) -> None:
         self.study = study
         self.lease = lease
+        self.seen: list[FrozenTrial] = []  # all trials, at the last reconcile
         self._storage = storage
         is_sqlite = storage.engine.dialect.name == "sqlite"
         # In the server's time. A lease that ends too late was made before its clock was set back: it counts as ended.
@@ -174,7 +175,7 @@ class Slots:
             intermediate_values=reported,
             user_attrs={name: getattr(claim, name) for name in ("slot", "attempt", "draw", "rung")},
         )
-        self.study._thread_local.cached_all_trials = None  # as Optuna's own ask() does
+        self.study._thread_local.cached_all_trials = self.seen or None  # for the sampler; Optuna's own ask() lets it read them again
         trial = optuna.Trial(self.study, self.study._storage.create_new_trial(self.study._study_id, template))
         try:
             self.renew(claim)
@@ -314,7 +315,7 @@ class Slots:
 
     def reconcile(self) -> list[FrozenTrial]:
         """Close what is finished and fail what runs without a worker, whatever died in between; give all trials, as they were before."""
-        trials = self.study.get_trials(deepcopy=False)
+        self.seen = trials = self.study.get_trials(deepcopy=False)
         asked = f"SELECT slot, attempt, owner, closed, {self._is_held} AS held FROM surefoot_slots WHERE study = :study"  # noqa: S608
         rows = {row.slot: row for row in self._run(asked)}
         for held in rows.values():

@@ -111,11 +111,12 @@ class Others:
     look takes, the fewer there are.
     """
 
-    def __init__(self, study: optuna.Study) -> None:
+    def __init__(self, study: optuna.Study, seen: Iterable[FrozenTrial] = ()) -> None:
+        """Begin with the trials that were ``seen`` a moment ago."""
         self.direction = study.direction
         self._study = study
-        self._trials: list[FrozenTrial] = []
-        self._until = 0.0
+        self._trials = [trial for trial in seen if trial.state == TrialState.COMPLETE]
+        self._until = time.monotonic() + LOOK if self._trials else 0.0
 
     def get_trials(self, **_: Any) -> list[FrozenTrial]:
         """Give them, as ``optuna.Study`` does."""

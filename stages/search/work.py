@@ -223,7 +223,7 @@ class _Reports:
         self._claim = claim
         self._trial = trial
         self._hold = hold
-        self._others = studies.Others(slots.study)
+        self._others = studies.Others(slots.study, slots.seen)
 
     def __call__(self, rounds: int, value: float | None) -> None:
         """Report a border.
