@@ -219,7 +219,7 @@ def _lay(values: dict[str, Any], layer: dict[str, Any], name: str, said: dict[st
 
 
 def _is_address(value: str) -> bool:
-    return bool(re.fullmatch(r"raw/[0-9a-f]{64}", value))
+    return value.startswith("s3://") or bool(re.fullmatch(r"raw/[0-9a-f]{64}", value))
 
 
 def _nearest(word: str, known: Collection[str], prefix: str = "") -> str:
