@@ -490,7 +490,9 @@ def _known(error: BaseException) -> SurefootError | Interrupted | None:
 
 
 def resolve(given: str, store: Store, sets: list[str]) -> Config:
-    """Read the config that a step was given: a file, or the address of a resolved one in the store."""
+    """Read the config that a step was given: a file, the address of a resolved one in the store, or the config itself as JSON."""
+    if given.startswith("{"):
+        return config.inline(given, sets)
     if not re.fullmatch(r"config/[0-9a-f]{64}\.json", given):
         return config.load(Path(given), sets)
     try:
@@ -516,7 +518,7 @@ def hand_out(outputs: dict[str, Any], folder: str | None) -> None:
 def arguments(name: str, entry: str) -> argparse.ArgumentParser:
     """Give the options that every step's command has."""
     parser = argparse.ArgumentParser(prog=f"python -m {entry}", description=f"Surefoot, step {name}.")
-    parser.add_argument("--config", required=True, help="a YAML file, or the address of a config in the store")
+    parser.add_argument("--config", required=True, help="a YAML file, the address of a config in the store, or the config itself as JSON")
     parser.add_argument("--store", required=True, help="a folder, or s3://bucket/prefix")
     parser.add_argument("--outputs", metavar="DIR", help="write the small outputs here, one file each")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="set one option of the config")
