@@ -214,9 +214,9 @@ def first(place: Place, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 def test_kubernetes_accepts_the_chart() -> None:
     """Strictly: no field is unknown to it. In a namespace without the chart, since a job cannot be changed."""
     where = ("--namespace", "default")
-    made = call("helm", "template", "surefoot", CHART, *where)
+    made = call("helm", "template", "surefoot", CHART, *where, "--set-json", 'cron={"enabled": true, "config": {"train": {"seed": 1}}}')
     accepted = call("kubectl", "apply", *where, "--dry-run=server", "--validate=strict", "--filename", "-", feed=made)
-    assert "workflowtemplate.argoproj.io/surefoot" in accepted
+    assert {"workflowtemplate.argoproj.io/surefoot", "cronworkflow.argoproj.io/surefoot"} <= {*accepted.split()}
 
 
 def test_a_run_succeeds_and_its_model_is_live(place: Place, first: tuple[Path, str, Document]) -> None:
