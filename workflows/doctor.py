@@ -68,8 +68,12 @@ def examine(path: str | None, address: str | None, sets: list[str]) -> list[Find
 
 
 def _raw(resolved: Config) -> Iterator[Finding]:
-    files = {section: step.raw_files(resolved[section]) for section in step.READ_RAW}
-    places = {place: f"{section}.{resolved[section].RAW[name]}" for section in files for name, place in files[section].items()}
+    places = {
+        place: f"{title}.{resolved[title].RAW[name]}"
+        for title in step.READ_RAW
+        for name, place in step.raw_files(resolved[title]).items()
+        if name not in resolved[title].MAY_LACK
+    }
     gone = [place for place in places if not place.startswith(step.NO_FILE) and not Path(place).exists()]
     try:
         for place in (place for place in places if place.startswith("s3://")):
