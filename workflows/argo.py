@@ -79,8 +79,9 @@ POD = m.PodSecurityContext(
 def render() -> dict[str, Any]:
     """Render ``dag.TASKS`` and the exit handler as a WorkflowTemplate."""
     parameters = [
-        Parameter(name="config", description="address of the config in the store, or of a dataset's YAML file in the image"),
+        Parameter(name="config", description="address of the config in the store, a dataset's YAML file in the image, or its text as JSON"),
         Parameter(name="store", value="s3://surefoot/store", description="s3://bucket/prefix that keeps everything"),
+        Parameter(name="only-if-changed", value="false", description="true: where all is done, end in plan's pod, without a run's record"),
         Parameter(name="images", value="surefoot/", description="what stands before the stage in an image's name"),
         Parameter(name="tag", value="dev", description="version of the images"),
         Parameter(name="room", value=json.dumps(ROOM, sort_keys=True), description="per step: CPU asked for, memory in MiB"),
@@ -102,7 +103,7 @@ def render() -> dict[str, Any]:
             for task in (dag.PLAN, *dag.TASKS):
                 _task(task, programs[task.step])
         with DAG(name="exit"):
-            # Where plan refused, there is no run to report on.
+            # Where plan refused, or found nothing to do and was asked to end there, there is no run to report on.
             planned = "{{= (workflow.outputs?.parameters?.config ?? '') != '' }}"
             known = {"config": "{{workflow.outputs.parameters.config}}"}
             Task(name=dag.CLOSE.step, template=programs[dag.CLOSE.step], when=planned, arguments=known)
@@ -118,7 +119,7 @@ def _program(task: dag.Task) -> Container:
     is_plan = task is dag.PLAN
     given = "{{workflow.parameters.config}}" if is_plan else "{{inputs.parameters.config}}"
     args = ["--config", given, "--store", "{{workflow.parameters.store}}"]
-    args += ["--run", "{{workflow.name}}"] if is_plan else []
+    args += ["--run", "{{workflow.name}}", "--only-if-changed", "{{workflow.parameters.only-if-changed}}"] if is_plan else []
     args += ["--item", "{{inputs.parameters.item}}"] if task.fan_out else []
     args += ["--status", "{{workflow.status}}"] if task is dag.CLOSE else []
     takes = ([] if is_plan else ["config"]) + (["item"] if task.fan_out else [])

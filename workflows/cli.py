@@ -235,10 +235,10 @@ def upload(resolved: Config, store: Store) -> str:
 
 
 def _uploaded(section: Any, store: Store) -> Any:
-    """Upload a section's raw files; give the section with their addresses."""
+    """Upload a section's raw files; give the section with their addresses. At what is in a bucket, the cluster looks at each run."""
     section = section.model_copy(update={section.RAW[name]: None for name in section.raw().keys() - step.raw_files(section).keys()})
     for name, place in section.raw().items():
-        if place.startswith("raw/"):
+        if place.startswith(step.NO_FILE):
             continue
         key = f"raw/{_put(store, Path(place))}"
         if (head := store.head(key)) is None or head.sha256 not in (None, key.removeprefix("raw/")):

@@ -68,8 +68,19 @@ def examine(path: str | None, address: str | None, sets: list[str]) -> list[Find
 
 
 def _raw(resolved: Config) -> Iterator[Finding]:
-    places = [place for section in step.READ_RAW for place in step.raw_files(resolved[section]).values()]
-    gone = [place for place in places if not place.startswith("raw/") and not Path(place).exists()]
+    places = {
+        place: f"{title}.{resolved[title].RAW[name]}"
+        for title in step.READ_RAW
+        for name, place in step.raw_files(resolved[title]).items()
+        if name not in resolved[title].MAY_LACK
+    }
+    gone = [place for place in places if not place.startswith(step.NO_FILE) and not Path(place).exists()]
+    try:
+        for place in (place for place in places if place.startswith("s3://")):
+            step.objects(place, places[place])
+    except SurefootError as error:
+        yield Finding("config", "fail", str(error).rstrip("."), code=error.code)
+        return
     if gone:
         yield Finding("config", "fail", f"{gone[0]} is not there", "Set prepare.path to the table.", MissingInput.code)
     else:

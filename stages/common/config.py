@@ -21,6 +21,7 @@ from stages.common.errors import ConfigError
 from stages.common.section import Section, changes_result, other
 
 UNSAFE = re.compile(r"[\0-\x1f\x7f\ud800-\udfff]")  # in a path: of two lines, or bytes that are no UTF-8
+INLINE = "the config given as JSON"
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 STAGES = ("plan", "prepare", "search", "train", "evaluate", "validate", "deploy")
 
@@ -118,6 +119,20 @@ def load(path: Path, sets: Iterable[str] = (), environment: Mapping[str, str] = 
     return _resolved(path, sets, environment)[0]
 
 
+def inline(text: str, sets: Iterable[str] = (), environment: Mapping[str, str] = os.environ) -> Config:
+    """Resolve what would stand in a dataset's file, given as JSON, with all layers around it. It may say its ``name``.
+
+    Raises:
+        ConfigError: as ``load`` does.
+
+    """
+    own = _mapping(yaml.load(text, INLINE), INLINE)
+    name = own.pop("name", "inline")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name):
+        raise ConfigError(f"{INLINE}: name {yaml.shown(repr(name), 120)} must be a word of letters, digits and ._-")
+    return _layered(name, INLINE, Path.cwd(), own, sets, environment)[0]
+
+
 @dataclass(frozen=True)
 class Option:
     """One option of a resolved config, and who said what of it: the last one wins."""
@@ -154,8 +169,15 @@ def _resolved(path: Path, sets: Iterable[str], environment: Mapping[str, str]) -
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}. Give --config a YAML file; `surefoot init my.csv` writes one.") from error
     own = _mapping(yaml.load(text, str(path)), str(path))
+    return _layered(path.stem, str(path), path.resolve().parent, own, sets, environment)
+
+
+def _layered(
+    name: str, given: str, folder: Path, own: dict[str, Any], sets: Iterable[str], environment: Mapping[str, str]
+) -> tuple[Config, dict[str, list[tuple[str, Any]]]]:
+    """Lay all layers around a dataset's own; ``given`` stands in front of messages, and its paths are relative to ``folder``."""
     spoken = [*_environment(environment), *_sets(sets)]
-    said = [(str(path), own.pop("profile", None)), *((where, value) for where, keys, value in spoken if keys == ["profile"])]
+    said = [(given, own.pop("profile", None)), *((where, value) for where, keys, value in spoken if keys == ["profile"])]
     where, profile = said[-1]
     if profile not in (None, "development", "production"):
         raise ConfigError(f"{where}: profile {repr(profile)[:80]} is neither development nor production.")
@@ -165,13 +187,13 @@ def _resolved(path: Path, sets: Iterable[str], environment: Mapping[str, str]) -
     for layer in layers:
         if layer.exists():
             _lay(values, _mapping(yaml.load(layer.read_bytes(), str(layer)), str(layer)), str(layer), said_of, layer.parent)
-    _lay(values, own, str(path), said_of, path.resolve().parent)
+    _lay(values, own, given, said_of, folder)
     for where, keys, value in spoken:
         if keys != ["profile"]:
             section, key = keys
             _lay(values, {section: {key: value}}, where, said_of, Path.cwd())
     origins = {name: who[-1][0] for name, who in said_of.items()}
-    return Config(path.stem, _typed(values, origins, str(path))), said_of
+    return Config(name, _typed(values, origins, given)), said_of
 
 
 def _mapping(document: Any, name: str, wanted: str = "sections such as `prepare:`") -> dict[str, Any]:
@@ -219,7 +241,7 @@ def _lay(values: dict[str, Any], layer: dict[str, Any], name: str, said: dict[st
 
 
 def _is_address(value: str) -> bool:
-    return bool(re.fullmatch(r"raw/[0-9a-f]{64}", value))
+    return value.startswith("s3://") or bool(re.fullmatch(r"raw/[0-9a-f]{64}", value))
 
 
 def _nearest(word: str, known: Collection[str], prefix: str = "") -> str:

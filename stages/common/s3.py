@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import override
+from typing import NamedTuple, override
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import ParseError
 
@@ -18,6 +18,7 @@ import urllib3
 from minio import Minio
 from minio import time as amz_time
 from minio.credentials.providers import StaticProvider
+from minio.datatypes import Object
 from minio.error import InvalidResponseError, S3Error, ServerError
 from minio.helpers import DictType, check_bucket_name
 from minio.signer import sign_v4_s3
@@ -40,6 +41,18 @@ PASSING = {"SlowDown", "RequestTimeout", "OperationAborted", "ConditionalRequest
 
 def open_s3(address: str, *, prove: bool = True) -> "S3Store":
     """Open ``s3://bucket/prefix`` with what the environment says of server and credentials."""
+    store = _opened(S3Store, address)
+    if prove:
+        store.prove_create_once()
+    return store
+
+
+def open_bucket(name: str) -> "Bucket":
+    """Open a bucket of the store's server, to read what somebody else keeps there."""
+    return _opened(Bucket, f"s3://{name}")
+
+
+def _opened[S: S3Store](kind: type[S], address: str) -> S:
     bucket, _, prefix = address.removeprefix("s3://").rstrip("/").partition("/")
     try:
         check_bucket_name(bucket, strict=True)
@@ -53,12 +66,9 @@ def open_s3(address: str, *, prove: bool = True) -> "S3Store":
     endpoint, access_key, secret_key = values.values()
     try:
         provider = StaticProvider(access_key, secret_key, os.environ.get("AWS_SESSION_TOKEN"))
-        store = S3Store(bucket, prefix + "/" if prefix else "", endpoint, provider)
+        return kind(bucket, prefix + "/" if prefix else "", endpoint, provider)
     except ValueError as error:
         raise ConfigError(f"AWS_ENDPOINT_URL {endpoint!r}: {error}. Give http://host:port or https://host.") from error
-    if prove:
-        store.prove_create_once()
-    return store
 
 
 class S3Store(Store):
@@ -251,6 +261,50 @@ class S3Store(Store):
         if status == 403:
             return ConfigError(f"{said} Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do in bucket {self._bucket!r}.")
         return ConfigError(f"{said} Check that AWS_ENDPOINT_URL is an S3 server and AWS_REGION ({self._region}) its region.")
+
+
+class Seen(NamedTuple):
+    """What tells an object's bytes from others without reading them."""
+
+    etag: str
+    size: int
+    at: int  # seconds since 1970: HEAD tells no parts of them
+
+
+class Bucket(S3Store):
+    """Objects that somebody else keeps: they are read alone, and their names need not be a store's keys."""
+
+    def look(self, name: str) -> Seen | None:
+        """Look at an object; None when absent."""
+        return retry(f"head {self.address}/{name}", lambda: self._look(name))
+
+    def under(self, prefix: str) -> dict[str, Seen]:
+        """Look at all objects whose names start with ``prefix``."""
+        return retry(f"list {self.address}/{prefix}", lambda: self._under(prefix))
+
+    def identity(self, name: str, seen: Seen) -> list[str | int]:
+        """Give what stands for an object's bytes wherever it is looked at."""
+        return [self._endpoint, self._bucket, name, *seen]
+
+    def _look(self, name: str) -> Seen | None:
+        try:
+            with self._edge(name):
+                return _seen(self._client.stat_object(self._bucket, name))
+        except KeyError:
+            return None
+
+    def _under(self, prefix: str) -> dict[str, Seen]:
+        with self._edge(prefix):
+            found = self._client.list_objects(self._bucket, prefix=prefix, recursive=True)
+            return {str(each.object_name): _seen(each) for each in found if not each.is_dir}
+
+    @override
+    def _name(self, key: str) -> str:
+        return key
+
+
+def _seen(found: Object) -> Seen:
+    return Seen((found.etag or "").strip('"'), found.size or 0, int(found.last_modified.timestamp()) if found.last_modified else 0)
 
 
 def _ahead(date: str) -> float:

@@ -21,19 +21,23 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from stages.common import artifact, checkpoint, config, contract, log, recipe, registry, telemetry
 from stages.common.address import Addresses
 from stages.common.artifact import Artifact, Manifest
 from stages.common.config import Config, Pinned
 from stages.common.contract import STEPS, Item
-from stages.common.errors import DataError, Interrupted, MissingInput, NotNow, OutOfMemory, SurefootError, UsageError
+from stages.common.errors import ConfigError, DataError, Interrupted, MissingInput, NotNow, OutOfMemory, SurefootError, UsageError
 from stages.common.store import Store, open_store
+
+if TYPE_CHECKING:
+    from stages.common.s3 import Bucket, Seen
 
 BUG = 70
 LISTING = b'{"files":{'  # how the document of a folder's files begins; no table does
 READ_RAW = ("prepare", "evaluate")  # sections that name raw files
+NO_FILE = ("raw/", "s3://")  # how the place of a raw file begins that is no file of this machine
 UNCHANGED = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")  # of a file; the last two show one that was put in place with its time kept
 LAST_WORDS = Path("/dev/termination-log")  # Kubernetes shows it beside the exit code
 
@@ -85,6 +89,8 @@ class Run:
         found = _download(self.store, place, path) if place.startswith("raw/") else raw_digest(self.store, place)
         if found != self.pinned.raw[name]:
             if path != Path(place):
+                for key in self.store.list("scratch/raw/"):  # what is remembered, so that whoever plans next looks at all anew
+                    self.store.drop(key)
                 raise MissingInput(f"{self.store.address}/{place}: its bytes are damaged. Submit again: they are uploaded anew.")
             raise MissingInput(f"{place}: its bytes changed since this run was planned. Run the same command again.")
         return path
@@ -109,7 +115,9 @@ class Run:
 
 
 def pin(resolved: Config, store: Store, run: str = "") -> Config:
-    """Pin what a run goes by: digests of the raw files, settings to try first, and the champion."""
+    """Pin what a run goes by: digests of the raw files, settings to try first, and the champion; copy what is in a bucket."""
+    copied = {section: _copied(store, section, resolved[section]) for section in READ_RAW}
+    resolved = dataclasses.replace(resolved, sections={**resolved.sections, **copied})
     raw = {
         name: raw_digest(store, place, f"{section}.{resolved[section].RAW[name]}")
         for section in READ_RAW
@@ -127,7 +135,7 @@ def raw_files(section: Any) -> dict[str, str]:
     """Give the raw files of a run by name, without one that may lack and does."""
     files: dict[str, str] = section.raw()
     for name in section.MAY_LACK & files.keys():
-        if not files[name].startswith("raw/") and not Path(files[name]).exists():
+        if not files[name].startswith(NO_FILE) and not Path(files[name]).exists():
             log.warning("raw.missing", path=files.pop(name), so="the run goes on without it")
     return files
 
@@ -151,6 +159,88 @@ def raw_digest(store: Store, place: str, option: str = "prepare.path") -> str:
         raise MissingInput(f"{path}: the table cannot be read ({error.strerror}). Set {option} to a file.") from error
     store.replace(key, artifact.seal(key, {"sha256": found}))
     return found
+
+
+def _copied(store: Store, title: str, section: Any) -> Any:
+    """Copy a section's raw files that are in buckets; give the section with their addresses in the store."""
+    for name, place in section.raw().items():
+        if place.startswith("s3://"):
+            option = section.RAW[name]
+            try:
+                found = _copy(store, place, f"{title}.{option}")
+            except MissingInput:
+                if name not in section.MAY_LACK:
+                    raise
+                log.warning("raw.missing", path=place, so="the run goes on without it")
+                found = None
+            section = section.model_copy(update={option: found})
+    return section
+
+
+def objects(place: str, option: str) -> "tuple[Bucket, dict[str, Seen]]":
+    """Look at an object, or at all of a folder but those that ``shown`` leaves out.
+
+    Raises:
+        ConfigError: it can be neither.
+        MissingInput: there is none.
+        DataError: an object's name is none of a file.
+
+    """
+    from stages.common.s3 import open_bucket  # Here, since the client costs half a second, and most runs do without
+
+    name, slash, key = place.removeprefix("s3://").partition("/")
+    parts = key.split("/")
+    if not slash or "" in parts[:-1] or not {".", ".."}.isdisjoint(parts):
+        raise ConfigError(f"{place}: no place of a bucket. Set {option} to s3://bucket/name, or to s3://bucket/folder/ with a slash.")
+    bucket = open_bucket(name)
+    if parts[-1]:
+        seen = bucket.look(key)
+        if seen is None:
+            raise MissingInput(f"{place}: the table is not there. Set {option} to an object, or to a folder with a slash at its end.")
+        return bucket, {key: seen}
+    found = {
+        each: seen for each, seen in bucket.under(key).items() if not re.search(r"(^|/)[._]", each.removeprefix(key)) and each[-1] != "/"
+    }
+    if not found:
+        raise MissingInput(f"{place}: the folder holds no file. Set {option} to a table, or to a folder of tables.")
+    names = [each.removeprefix(key) for each in found]
+    folders = {folder for name in names for folder in PurePosixPath(name).parents}
+    if odd := [name for name in names if not _is_name(name, folders) or str(PurePosixPath(name)) != name]:
+        raise DataError(f"{place}: {odd[0]!a} can be no file of a folder. Rename it.")
+    return bucket, found
+
+
+def _copy(store: Store, place: str, option: str) -> str:
+    """Copy what a bucket holds into the store, as ``surefoot submit`` does with files; give its address there."""
+    bucket, found = objects(place, option)
+    copied = {name: _copy_object(store, bucket, name, seen) for name, seen in found.items()}
+    folder = place.removeprefix(f"{bucket.address}/")
+    if folder in copied:
+        return f"raw/{copied[folder]}"
+    document = contract.dump({"files": {name.removeprefix(folder): sha256 for name, sha256 in copied.items()}})
+    artifact.keep(store, key := f"raw/{artifact.sha256(document)}", document, artifact.sha256(document))
+    return key
+
+
+def _copy_object(store: Store, bucket: "Bucket", name: str, seen: "Seen") -> str:
+    """Copy an object, unless it was and is there; give its digest."""
+    note = f"scratch/raw/{contract.digest(bucket.identity(name, seen))}"
+    if remembered := artifact.unsealed(store, note):
+        sha256 = str(remembered["sha256"])
+        if (head := store.head(f"raw/{sha256}")) and head.size == seen.size and head.sha256 in (None, sha256):
+            return sha256
+    with tempfile.TemporaryDirectory(prefix="surefoot-") as folder:
+        path = Path(folder) / "raw"
+        try:
+            sha256 = bucket.download(name, path)
+        except KeyError:
+            sha256 = ""
+        if not sha256 or bucket.look(name) != seen:
+            raise NotNow(f"{bucket.address}/{name}: it changed while it was copied. Run the same command again.")
+        artifact.keep(store, f"raw/{sha256}", path, sha256)
+    store.replace(note, artifact.seal(note, {"sha256": sha256}))
+    log.info("raw.copied", path=f"{bucket.address}/{name}", to=f"raw/{sha256}")
+    return sha256
 
 
 def shown(folder: Path) -> list[Path]:
@@ -400,7 +490,9 @@ def _known(error: BaseException) -> SurefootError | Interrupted | None:
 
 
 def resolve(given: str, store: Store, sets: list[str]) -> Config:
-    """Read the config that a step was given: a file, or the address of a resolved one in the store."""
+    """Read the config that a step was given: a file, the address of a resolved one in the store, or the config itself as JSON."""
+    if given.startswith("{"):
+        return config.inline(given, sets)
     if not re.fullmatch(r"config/[0-9a-f]{64}\.json", given):
         return config.load(Path(given), sets)
     try:
@@ -426,7 +518,7 @@ def hand_out(outputs: dict[str, Any], folder: str | None) -> None:
 def arguments(name: str, entry: str) -> argparse.ArgumentParser:
     """Give the options that every step's command has."""
     parser = argparse.ArgumentParser(prog=f"python -m {entry}", description=f"Surefoot, step {name}.")
-    parser.add_argument("--config", required=True, help="a YAML file, or the address of a config in the store")
+    parser.add_argument("--config", required=True, help="a YAML file, the address of a config in the store, or the config itself as JSON")
     parser.add_argument("--store", required=True, help="a folder, or s3://bucket/prefix")
     parser.add_argument("--outputs", metavar="DIR", help="write the small outputs here, one file each")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="set one option of the config")

@@ -14,9 +14,18 @@ def work(asked: argparse.Namespace) -> dict[str, Any]:
     made = plan(resolved, store, asked.run)
     families = resolved.items("train")
     workers = [{**item, "worker": str(number)} for item in families for number in range(resolved["search"].workers or 1)]
-    return {"config": write(made), "todo": made.todo(), "families": families, "workers": workers}
+    if asked.only_if_changed == "true" and made.is_unchanged():
+        found = {row.label: row.state for row in made.rows}
+        log.info("run.unchanged", why="data, options and code are those of results that are there", **found)
+        address = ""  # so that no exit handler runs either
+    else:
+        address = write(made)
+    return {"config": address, "todo": made.todo(), "families": families, "workers": workers}
 
 
 parser = step.arguments("plan", "stages.plan")
 parser.add_argument("--run", default="", help="the run's name; the workflow's in Argo")
+parser.add_argument(
+    "--only-if-changed", choices=("true", "false"), default="false", help="where all is done: write no record of a run, and name no config"
+)
 step.program("plan", parser, work)

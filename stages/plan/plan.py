@@ -46,6 +46,10 @@ class Plan:
         """Say per step ``run`` or ``done``: what is gated, or done for all items, needs no pod."""
         return {step: "run" if any(r.state in ("run", "depends") for r in self.rows if r.step == step) else "done" for step in STEPS}
 
+    def is_unchanged(self) -> bool:
+        """Tell whether nothing is to be done: of the same data, options and code, all is there, or ends at the same verdict."""
+        return set(self.todo().values()) == {"done"}
+
 
 def plan(resolved: Config, store: Store, name: str = "") -> Plan:
     """Check everything, pin raw digests and champion, and look what is there.

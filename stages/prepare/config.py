@@ -36,7 +36,8 @@ class Config(Section):
     source: Literal["file", "generated"] = result("generated", "a table of your own, or one that the project makes for trying out")
     path: str | None = file(
         None,
-        "CSV or Parquet file, relative to the config file, or an address; its bytes count, not its place; "
+        "CSV or Parquet file, or a folder of them, relative to the config file; or s3://bucket/name of the store's server "
+        "(a folder's ends in a slash), looked at by each run; its bytes count, not its place; "
         f"missing is what is empty, {', '.join(MISSING[1:])}",
     )
     join_path: str | None = file(

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from minio import Minio
 
+from stages.prepare import generate
 from tests.programs import ROOT, Ended, surefoot
 
 pytestmark = pytest.mark.cluster
@@ -213,9 +214,9 @@ def first(place: Place, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 def test_kubernetes_accepts_the_chart() -> None:
     """Strictly: no field is unknown to it. In a namespace without the chart, since a job cannot be changed."""
     where = ("--namespace", "default")
-    made = call("helm", "template", "surefoot", CHART, *where)
+    made = call("helm", "template", "surefoot", CHART, *where, "--set-json", 'cron={"enabled": true, "config": {"train": {"seed": 1}}}')
     accepted = call("kubectl", "apply", *where, "--dry-run=server", "--validate=strict", "--filename", "-", feed=made)
-    assert "workflowtemplate.argoproj.io/surefoot" in accepted
+    assert {"workflowtemplate.argoproj.io/surefoot", "cronworkflow.argoproj.io/surefoot"} <= {*accepted.split()}
 
 
 def test_a_run_succeeds_and_its_model_is_live(place: Place, first: tuple[Path, str, Document]) -> None:
@@ -379,6 +380,48 @@ def test_argo_retry_after_a_repaired_fault_starts_what_is_missing(place: Place, 
     started = {pod: one for pod, one in after.items() if one["metadata"]["uid"] not in known}
     assert [re.sub(r"\(.*", "", one) for one in steps(started)] == sorted([*CHAIN[1:], "onExit.evaluate-report"])
     print("\nstarted by argo retry:", *sorted(started), sep="\n  ")  # noqa: T201
+
+
+def test_the_clock_trains_once_and_then_looks_in_one_pod(place: Place, tmp_path: Path) -> None:
+    """A tick each minute, over a table in a bucket; the second finds it unchanged."""
+    where = place.environment["AWS_ENDPOINT_URL"].removeprefix("http://")
+    client = Minio(where, place.environment["AWS_ACCESS_KEY_ID"], place.environment["AWS_SECRET_ACCESS_KEY"], secure=False)
+    client.make_bucket("tables")
+    generate.table(4000, 0).to_csv(tmp_path / "payments.csv", index=False)
+    client.fput_object("tables", "payments.csv", str(tmp_path / "payments.csv"))
+    roles = {"label": "is_fraud", "time": "time", "id": "transaction", "entity": "customer"}
+    given: Document = {"prepare": {"source": "file", "path": "s3://tables/payments.csv", **roles}, "search": {"n_trials": 3}}
+    given["validate"] = {"auc_floor": 0.6}
+    (tmp_path / "cron.yaml").write_text(json.dumps(given), encoding="utf-8")
+
+    upgrade = ("helm", "upgrade", "surefoot", CHART, "--namespace", place.namespace, "--reuse-values", "--timeout", "5m")
+    call(*upgrade, "--set-json", f"cron={json.dumps({'enabled': True, 'schedule': '* * * * *', 'config': given})}")
+    try:
+        ticks = until_two_ticks_ended(place)
+    finally:
+        call(*upgrade, "--set", "cron.suspend=true")
+    first, second = (tick["metadata"]["name"] for tick in ticks)
+    assert [tick["status"]["phase"] for tick in ticks] == ["Succeeded"] * 2, place.argo("get", first) + place.argo("get", second)
+    assert {"plan(0)", "deploy(0)", "onExit.evaluate-report(0)"} <= {*steps(place.pods(first))}
+    assert steps(place.pods(second)) == ["plan(0)"]
+    assert all("run.unchanged" in place.log(pod) for pod in place.pods(second))
+    told = json.loads(place.surefoot("status", tmp_path / "cron.yaml", "--store", "s3://surefoot/store", "--json").out)
+    assert (told["production"]["generation"], told["run"].endswith(first), told["closed"]["status"]) == (1, True, "Succeeded")
+    print(f"\na tick that trains: {seconds(ticks[0]):.0f} s, one that finds nothing changed: {seconds(ticks[1]):.0f} s")  # noqa: T201
+
+
+def until_two_ticks_ended(place: Place, limit: float = 300) -> list[Document]:
+    """Wait until the clock's first two Workflows have ended, of which there are never two at once."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        asked = ("get", "workflows", "--selector", "workflows.argoproj.io/cron-workflow=surefoot", "--output", "json")
+        ticks = sorted(json.loads(place.kubectl(*asked))["items"], key=lambda found: str(found["metadata"]["creationTimestamp"]))
+        at_work = [tick["metadata"]["name"] for tick in ticks if not tick.get("status", {}).get("finishedAt")]
+        assert len(at_work) <= 1, at_work
+        if len(ticks) - len(at_work) >= 2:
+            return ticks[:2]
+        time.sleep(1)
+    pytest.fail(f"no two ticks ended within {limit} s\n{place.argo('cron', 'get', 'surefoot')}{place.argo('list')}")
 
 
 @pytest.mark.skipif(not ADULT.exists(), reason="../shared/data/adult.csv is not there: three hosts were not compared")

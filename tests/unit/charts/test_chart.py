@@ -1,15 +1,18 @@
 """The chart: valid, restricted, every value explained, and the workflow in it left as rendered."""
 
+import dataclasses
 import itertools
 import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from stages.common import config
 from workflows import argo
 
 CHART = argo.CHART_FILE.parents[1]
@@ -99,6 +102,68 @@ def test_with_servers_of_ones_own_the_chart_makes_none() -> None:
     documents = rendered("minio.enabled=false", "postgres.enabled=false", "credentials.existingSecret=mine")
     assert {found["kind"] for found in documents} == {"ServiceAccount", "Secret", "ConfigMap", "Role", "RoleBinding", "WorkflowTemplate"}
     assert [found["metadata"]["name"] for found in documents if found["kind"] == "Secret"] == ["surefoot-executor.service-account-token"]
+
+
+def cron(**values: Any) -> Document:
+    """Render the CronWorkflow."""
+    given = json.dumps({"enabled": True, "config": {"train": {"seed": 1}}, **values})
+    done = helm("template", "surefoot", str(CHART), "--set-json", f"cron={given}")
+    assert done.returncode == 0, done.stderr
+    found: Document = one([document for document in yaml.safe_load_all(done.stdout) if document], "CronWorkflow", "surefoot")
+    return found
+
+
+def test_there_is_no_clock_unless_it_is_asked_for() -> None:
+    assert "CronWorkflow" not in {found["kind"] for found in rendered()}
+
+
+def test_a_tick_runs_the_template_with_the_config_of_the_values() -> None:
+    own = {"profile": "production", "prepare": {"generated_rows": 1_000_000}, "search": {"space": {"xgboost": {"gamma": [1e-7, 0.5]}}}}
+    spec = cron(config=own, name="weekly", schedule="30 2 * * 1-5", timezone="Europe/Berlin", suspend=True)["spec"]
+
+    assert (spec["schedules"], spec["timezone"], spec["suspend"]) == (["30 2 * * 1-5"], "Europe/Berlin", True)
+    assert spec["concurrencyPolicy"] == "Forbid"
+    assert spec["startingDeadlineSeconds"] > 0
+    assert spec["workflowSpec"]["workflowTemplateRef"] == {"name": argo.NAME}
+    given = parameters({"spec": spec["workflowSpec"]})
+    assert given["only-if-changed"] == "true"
+    assert given.keys() <= parameters(json.loads(argo.CHART_FILE.read_text(encoding="utf-8"))).keys()
+    assert config.inline(given["config"], (), {}) == dataclasses.replace(config.inline(json.dumps(own), (), {}), name="weekly")
+
+
+def test_a_tick_may_run_a_config_that_is_in_the_store() -> None:
+    address = f"config/{'0' * 64}.json"
+    assert parameters({"spec": cron(config=address)["spec"]["workflowSpec"]})["config"] == address
+
+
+def test_argo_lint_passes_the_clock_beside_its_template(tmp_path: Path) -> None:
+    program = shutil.which("argo")
+    if program is None:
+        pytest.skip("the argo program is not in PATH: argo lint was not run")
+    both = [cron(), one(rendered(), "WorkflowTemplate", "surefoot")]
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump_all(both), encoding="utf-8")
+    done = subprocess.run([program, "lint", "--offline", str(tmp_path / "both.yaml")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "cron.enabled=true",  # without a config
+        "cron.schedule=monday",
+        "cron.schedule=0 3 * *",
+        "cron.timezone=2",
+        "cron.suspend=never",
+        "cron.name=a/b",
+        "cron.config.prepar.path=x",
+        "cron.config.profile=fast",
+        "cron.concurrency=Allow",
+    ],
+)
+def test_a_clock_that_cannot_be_meant_is_refused(wrong: str) -> None:
+    done = helm("template", "surefoot", str(CHART), "--set", wrong)
+    assert done.returncode != 0
+    assert "/cron" in done.stderr
 
 
 @pytest.mark.parametrize("wrong", ["store=folder", "room.train.memory=4Gi", "room.tune=512", "tga=1", "minio.storage=big"])

@@ -30,6 +30,45 @@ def load(path: Path, *sets: str, **environment: str) -> Config:
     return config.load(path, sets, environment)
 
 
+# --- a config given as JSON ---
+
+
+def test_a_config_may_be_given_as_json(write: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As the chart writes it: on one line, with < as an escape, and paths relative to where the command runs."""
+    monkeypatch.chdir(tmp_path)
+    own = {
+        "profile": "production",
+        "prepare": {"source": "file", "path": "a <b>.csv", "label": "y", "split": "order"},
+        "train": {"seed": 3},
+    }
+    text = json.dumps({"name": "weekly", **own}, separators=(",", ":")).replace("<", "\\u003c")
+    given = config.inline(text, ["train.rounds=5"], {"SUREFOOT__SEARCH__SEED": "4"})
+    assert given == load(write(json.dumps(own), "weekly.yaml"), "train.rounds=5", SUREFOOT__SEARCH__SEED="4")
+    assert given["prepare"].path == str(tmp_path / "a <b>.csv")
+    assert config.inline("{}", (), {}).name == "inline"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('{"prepare":{"lable":"y"}}', "unknown key prepare.lable; did you mean prepare.label?"),
+        ('{"prepar":{}}', "unknown section 'prepar'; did you mean prepare?"),
+        ('{"train":{"seed":"x"}}', "train.seed: Input should be a valid integer, found 'x'."),
+        ('{"train":{"seed":1},"train":{}}', "line 1, column 21: key 'train' stands twice."),
+        ('{"train":', "line 1, column 10: expected the node content, but found '<stream end>'."),
+        ('{"name":"a/b"}', "name 'a/b' must be a word of letters, digits and ._-"),
+        ('{"name":7}', "name 7 must be a word of letters, digits and ._-"),
+        ('{"profile":"fast"}', "profile 'fast' is neither development nor production."),
+        ("{" + " " * 300_000 + "}", "more than 262144 bytes: this is no config file."),
+    ],
+    ids=range(9),
+)
+def test_a_refused_one_is_told_as_a_file_is(text: str, line: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        config.inline(text, (), {})
+    assert str(raised.value) == f"the config given as JSON: {line}"
+
+
 # --- layers ---
 
 

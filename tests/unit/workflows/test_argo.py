@@ -59,6 +59,13 @@ def test_nothing_waits_for_a_result_that_plan_found(template: Template) -> None:
     assert task(template, "search-work")["withParam"] == "{{tasks.plan.outputs.parameters.workers}}"
 
 
+def test_a_submit_is_a_run_whatever_is_there_unless_it_says_otherwise(template: Template) -> None:
+    values = {one["name"]: one.get("value") for one in template["spec"]["arguments"]["parameters"]}
+    assert values["only-if-changed"] == "false"
+    words = step(template, "plan")["container"]["args"]
+    assert words[words.index("--only-if-changed") + 1] == "{{workflow.parameters.only-if-changed}}"
+
+
 def test_the_rendered_workflow_has_none_of_the_faults(template: Template) -> None:
     assert argo.check(template) == []
 

@@ -76,6 +76,15 @@ def test_a_config_that_is_refused(tmp_path: Path, sets: list[str], name: str, co
     assert found["store"].state == "ok", "and the rest is looked at"
 
 
+def test_a_table_in_a_bucket_is_looked_for(tmp_path: Path, s3_address: str) -> None:
+    place = s3_address.removesuffix("/some/prefix") + "/table.csv"
+    sets = f"prepare.path={place}"
+    assert examined(small.lay_out(tmp_path), tmp_path / "store", sets)["config"].said.startswith(f"{place}: the table is not there.")
+    open_store(place.removesuffix("/table.csv"), prove=False).create("table.csv", b"x,y")
+    lacks = f"prepare.join_path={place}x"  # which may be
+    assert examined(tmp_path / "small.yaml", tmp_path / "store", sets, lacks)["config"].state == "ok"
+
+
 def test_a_store_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file")
     failed = surefoot("doctor", "--store", tmp_path / "store")
