@@ -40,6 +40,7 @@ from stages.common import log
 from stages.common.contract import STEPS
 from stages.common.errors import ConfigError, NotNow
 from stages.common.store import retry
+from stages.families import NAMES
 from workflows import dag
 
 NAME = "surefoot"  # of the WorkflowTemplate, its accounts and its Secret: one Surefoot per namespace
@@ -59,6 +60,8 @@ ROOM: dict[str, dict[str, str | int]] = {
     "deploy": {"cpu": "100m", "memory": 256},
     "evaluate-report": {"cpu": "100m", "memory": 512},
 }
+# Per family: how many of this resource a pod that fits its models asks for. The chart's values go over it.
+GPUS: dict[str, str | int] = {"resource": "nvidia.com/gpu", **dict.fromkeys(NAMES, 0)}
 WORKING = ("Pod", "Skipped")  # types of nodes that stand for work; the others hold these together
 RETRY = RetryStrategy(
     limit=str(dag.RETRIES),
@@ -84,6 +87,7 @@ def render() -> dict[str, Any]:
         Parameter(name="images", value="surefoot/", description="what stands before the stage in an image's name"),
         Parameter(name="tag", value="dev", description="version of the images"),
         Parameter(name="room", value=json.dumps(ROOM, sort_keys=True), description="per step: CPU asked for, memory in MiB"),
+        Parameter(name="gpus", value=json.dumps(GPUS, sort_keys=True), description="per family: GPUs asked for; the resource's name"),
     ]
     with WorkflowTemplate(
         name=NAME,
@@ -143,18 +147,24 @@ def _program(task: dag.Task) -> Container:
         resources=Resources(cpu_request=str(room["cpu"]), memory_request=f"{room['memory']}Mi", memory_limit=f"{room['memory']}Mi"),
         security_context=LOCKED,
         retry_strategy=RETRY,
-        pod_spec_patch=_growing(task.step),
+        pod_spec_patch=_patch(task),
         active_deadline_seconds=task.deadline_seconds,
     )
 
 
-def _growing(step: str) -> str:
-    """Patch a pod with the room that the workflow's parameter gives: half of it more on each retry."""
+def _patch(task: dag.Task) -> str:
+    """Patch a pod with the room that the workflow's parameter gives, half of it more on each retry, and with its family's GPUs."""
     # Backticks, since quotes would be escaped twice: this is JSON in JSON.
-    asked = f"jsonpath(workflow.parameters.room, `$['{step}']"
+    asked = f"jsonpath(workflow.parameters.room, `$['{task.step}']"
     memory = {"memory": f"{{{{= asInt({asked}.memory`) * (2 + asInt(retries)) / 2) }}}}Mi"}
     cpu = {"cpu": f"{{{{= {asked}.cpu`) }}}}"}
-    return json.dumps({"containers": [{"name": "main", "resources": {"requests": {**cpu, **memory}, "limits": memory}}]})
+    family = "`$['` + jsonpath(inputs.parameters.item, `$.family`) + `']`"
+    count = f"jsonpath(workflow.parameters.gpus, {family})"
+    # Null, which leaves the line out: even 0 of them would give the pod the tolerations of a node with GPUs in some clusters.
+    gpus = f"{{{{= {count} > 0 ? {count} : `null` }}}}"
+    gpu = {"{{= jsonpath(workflow.parameters.gpus, `$.resource`) }}": gpus} if task.fits else {}
+    patch = json.dumps({"containers": [{"name": "main", "resources": {"requests": {**cpu, **memory}, "limits": {**memory, **gpu}}}]})
+    return patch.replace(f'"{gpus}"', gpus)
 
 
 def _parameters(task: dag.Task) -> list[Parameter]:
@@ -313,15 +323,21 @@ def restricted(template: dict[str, Any]) -> Iterator[str]:
 def patches(template: dict[str, Any]) -> Iterator[str]:
     """Each podSpecPatch is JSON that patches main, and grows by retries alone: the last exit code is lost by an eviction."""
     for one in _containers(template):
+        patch = one.get("podSpecPatch", "{}")
         try:
-            patched = json.loads(one.get("podSpecPatch", "{}")).get("containers", [])
+            patched = json.loads(re.sub(r"\{\{=.*?\}\}", "0", patch)).get("containers", [])
         except (ValueError, AttributeError):
             yield f"{one['name']}: its podSpecPatch is no JSON object"
             continue
         if any(set(container) - {"name", "resources"} or container.get("name") != "main" for container in patched):
             yield f"{one['name']}: its podSpecPatch patches more than main's resources"
-        if "lastRetry" in one.get("podSpecPatch", ""):
+        if any(set(container.get("resources", {})) - {"requests", "limits"} for container in patched):
+            yield f"{one['name']}: its podSpecPatch gives main something else than requests and limits"
+        if "lastRetry" in patch:
             yield f"{one['name']}: its podSpecPatch asks lastRetry"
+        asked = set(re.findall(r"inputs\.parameters\.(\w+)", patch))
+        if unknown := asked - {parameter["name"] for parameter in one.get("inputs", {}).get("parameters", [])}:
+            yield f"{one['name']}: its podSpecPatch reads {', '.join(sorted(unknown))}, which is no input"
 
 
 CHECKS: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (

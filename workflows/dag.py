@@ -14,6 +14,7 @@ class Task:
     depends: tuple[str, ...] = ()
     ended: bool = False  # runs also when what it depends on failed: it looks for itself
     fan_out: str = ""  # plan's output that lists its items
+    fits: bool = False  # fits models: takes long, and GPUs where its family is given some
     outputs: tuple[str, ...] = ()  # small outputs that the next steps or people see
     files: tuple[str, ...] = ()  # outputs that are files, such as the report
     deadline_seconds: int = 3600
@@ -24,12 +25,13 @@ PLAN = Task("plan", outputs=("config", "todo", "families", "workers"), deadline_
 TASKS = (
     Task("prepare", depends=("plan",), outputs=("rows",)),
     Task("search-create", depends=("prepare",), fan_out="families", deadline_seconds=600),
-    Task("search-work", depends=("search-create",), fan_out="workers", deadline_seconds=86400),
+    Task("search-work", depends=("search-create",), fan_out="workers", fits=True, deadline_seconds=86400),
     Task("search-collect", depends=("search-work",), ended=True, fan_out="families", outputs=("best",), deadline_seconds=600),
     Task(
         "train",
         depends=("search-collect",),
         fan_out="families",
+        fits=True,
         outputs=("rounds", "valid_auc", "valid_average_precision"),
         deadline_seconds=86400,
     ),

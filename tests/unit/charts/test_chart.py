@@ -47,13 +47,15 @@ def test_helm_lint_passes() -> None:
 
 
 def test_the_workflow_is_the_rendered_one_but_for_the_values() -> None:
-    workflow = one(rendered("tag=v7", "room.train.memory=4096", "credentials.existingSecret=mine"), "WorkflowTemplate", "surefoot")
+    sets = "tag=v7", "room.train.memory=4096", "gpus.xgboost=1", "credentials.existingSecret=mine"
+    workflow = one(rendered(*sets), "WorkflowTemplate", "surefoot")
     known = json.loads(argo.CHART_FILE.read_text(encoding="utf-8"))
 
     values, before = parameters(workflow), parameters(known)
     assert values["tag"] == "v7"
     assert json.loads(values["room"])["train"] == {"cpu": "500m", "memory": 4096}
     assert json.loads(values["room"])["prepare"] == json.loads(before["room"])["prepare"]
+    assert json.loads(values["gpus"]) == argo.GPUS | {"xgboost": 1}
     assert argo.check(workflow) == []
     del workflow["metadata"]["labels"]
     workflow["spec"]["arguments"] = known["spec"]["arguments"]
@@ -68,8 +70,8 @@ def test_without_values_the_workflow_is_the_rendered_one() -> None:
     workflow = one(rendered(), "WorkflowTemplate", "surefoot")
     known = json.loads(argo.CHART_FILE.read_text(encoding="utf-8"))
     for document in (workflow, known):
-        room = next(found for found in document["spec"]["arguments"]["parameters"] if found["name"] == "room")
-        room["value"] = json.loads(room["value"])
+        for found in document["spec"]["arguments"]["parameters"]:
+            found["value"] = json.loads(found["value"]) if found["name"] in ("room", "gpus") else found.get("value")
     del workflow["metadata"]["labels"]
     assert workflow == known
 
@@ -101,7 +103,9 @@ def test_with_servers_of_ones_own_the_chart_makes_none() -> None:
     assert [found["metadata"]["name"] for found in documents if found["kind"] == "Secret"] == ["surefoot-executor.service-account-token"]
 
 
-@pytest.mark.parametrize("wrong", ["store=folder", "room.train.memory=4Gi", "room.tune=512", "tga=1", "minio.storage=big"])
+@pytest.mark.parametrize(
+    "wrong", ["store=folder", "room.train.memory=4Gi", "room.tune=512", "gpus.xgboost=-1", "gpus.forest=1", "tga=1", "minio.storage=big"]
+)
 def test_a_wrong_value_is_refused(wrong: str) -> None:
     done = helm("template", "surefoot", str(CHART), "--set", wrong)
     assert done.returncode != 0

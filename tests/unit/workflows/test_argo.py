@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from stages import families
 from stages.common import contract, store
 from stages.common.errors import ConfigError, NotNow
 from workflows import argo, dag
@@ -57,6 +58,16 @@ def test_nothing_waits_for_a_result_that_plan_found(template: Template) -> None:
     assert task(template, "train")["when"] == "{{= jsonpath(tasks.plan.outputs.parameters.todo, `$['train']`) == 'run' }}"
     assert "tasks.validate.outputs.parameters.verdict == 'accepted'" in task(template, "deploy")["when"]
     assert task(template, "search-work")["withParam"] == "{{tasks.plan.outputs.parameters.workers}}"
+
+
+def test_pods_that_fit_models_ask_for_their_familys_gpus(template: Template) -> None:
+    """By the item that they are given; and every family has a number, since one that has none would fail the pod."""
+    asking = {one["name"] for one in template["spec"]["templates"] if "parameters.gpus" in one.get("podSpecPatch", "")}
+    assert asking == {"search-work", "train"}
+    patch = step(template, "train")["podSpecPatch"]
+    count = "jsonpath(workflow.parameters.gpus, `$['` + jsonpath(inputs.parameters.item, `$.family`) + `']`)"
+    assert f'"{{{{= jsonpath(workflow.parameters.gpus, `$.resource`) }}}}": {{{{= {count} > 0 ? {count} : `null` }}}}}}' in patch
+    assert set(argo.GPUS) == {"resource", *families.NAMES}
 
 
 def test_the_rendered_workflow_has_none_of_the_faults(template: Template) -> None:
@@ -105,8 +116,15 @@ FAULTS = {
     "deploy: its securityContext is another": change("deploy", "container", "securityContext", "readOnlyRootFilesystem"),
     "train: its podSpecPatch is no JSON object": change("train", "podSpecPatch", to='{"containers": ['),
     "train: its podSpecPatch patches more than main's resources": change("train", "podSpecPatch", to='{"containers": [{"name": "wait"}]}'),
+    "prepare: its podSpecPatch is no JSON object": change("prepare", "podSpecPatch", to='{"containers": {{= retries }} {{= 1 }}}'),
+    "train: its podSpecPatch gives main something else than requests and limits": change(
+        "train", "podSpecPatch", to='{"containers": [{"name": "main", "resources": {"nvidia.com/gpu": "1"}}]}'
+    ),
+    "deploy: its podSpecPatch reads item, which is no input": change(
+        "deploy", "podSpecPatch", to='{"containers": [{"name": "main", "resources": {"limits": {"cpu": "{{= inputs.parameters.item }}"}}}]}'
+    ),
     "train: its podSpecPatch asks lastRetry": change(
-        "train", "podSpecPatch", to='{"containers": [{"name": "main", "resources": "{{=lastRetry.exitCode}}"}]}'
+        "train", "podSpecPatch", to='{"containers": [{"name": "main", "resources": {"limits": {"cpu": "{{=lastRetry.exitCode}}"}}}]}'
     ),
 }
 
