@@ -13,7 +13,7 @@ class Task:
     step: str
     depends: tuple[str, ...] = ()
     ended: bool = False  # runs also when what it depends on failed: it looks for itself
-    fan_out: str = ""  # plan's output that lists its items
+    fan_out: str = ""  # plan's output that lists its items: families, or the workers of each
     fits: bool = False  # fits models: takes long, and GPUs where its family is given some
     outputs: tuple[str, ...] = ()  # small outputs that the next steps or people see
     files: tuple[str, ...] = ()  # outputs that are files, such as the report

@@ -13,7 +13,7 @@ def work(asked: argparse.Namespace) -> dict[str, Any]:
     log.setup(resolved["common"].log_level, step="plan")
     made = plan(resolved, store, asked.run)
     families = resolved.items("train")
-    workers = [{**item, "worker": str(number)} for item in families for number in range(resolved["search"].workers or 1)]
+    workers = [str(number) for number in range(resolved["search"].workers or 1)]
     return {"config": write(made), "todo": made.todo(), "families": families, "workers": workers}
 
 

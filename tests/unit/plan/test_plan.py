@@ -171,7 +171,7 @@ def test_the_program_hands_on_config_and_todo(toy: Pipeline, tmp_path: Path) -> 
     answer = ended.answer
     assert answer.keys() == {"config", "todo", "families", "workers"}
     assert answer["families"] == [{"family": "xgboost"}]
-    assert answer["workers"] == [{"family": "xgboost", "worker": "0"}]
+    assert answer["workers"] == ["0"]
     assert set(answer["todo"].values()) == {"run"}
     assert json.loads((tmp_path / "out" / "workers").read_text()) == answer["workers"]
     assert (tmp_path / "out" / "config").read_text() == answer["config"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -37,8 +38,12 @@ def step(template: Template, name: str) -> Any:
     return next(one for one in template["spec"]["templates"] if one["name"] == name)
 
 
+def tasks(template: Template, dags: tuple[str, ...] = ("main", argo.FAMILY)) -> dict[str, Any]:
+    return {one["name"]: one for name in dags for one in step(template, name)["dag"]["tasks"]}
+
+
 def task(template: Template, name: str) -> Any:
-    return next(one for one in step(template, "main")["dag"]["tasks"] if one["name"] == name)
+    return tasks(template)[name]
 
 
 def test_the_chart_holds_what_the_dag_renders_to(rendered: str) -> None:
@@ -47,17 +52,36 @@ def test_the_chart_holds_what_the_dag_renders_to(rendered: str) -> None:
 
 
 def test_every_step_of_the_contract_is_in_the_workflow(template: Template) -> None:
-    names = {one["name"] for one in step(template, "main")["dag"]["tasks"]}
-    assert names == {"plan", *contract.STEPS}
-    assert {one["name"] for one in template["spec"]["templates"]} == names | {"main", "exit", dag.CLOSE.step}
+    names = {"plan", *contract.STEPS}
+    assert set(tasks(template)) == names | {argo.FAMILY}
+    assert {one["name"] for one in template["spec"]["templates"]} == names | {"main", argo.FAMILY, "exit", dag.CLOSE.step}
     assert set(argo.ROOM) == names | {dag.CLOSE.step}
 
 
 def test_nothing_waits_for_a_result_that_plan_found(template: Template) -> None:
     """A step is skipped on plan's word, and deploy also where the verdict is another one."""
-    assert task(template, "train")["when"] == "{{= jsonpath(tasks.plan.outputs.parameters.todo, `$['train']`) == 'run' }}"
+    assert task(template, "evaluate")["when"] == "{{= jsonpath(tasks.plan.outputs.parameters.todo, `$['evaluate']`) == 'run' }}"
+    assert task(template, "train")["when"] == "{{= jsonpath(inputs.parameters.todo, `$['train']`) == 'run' }}"
     assert "tasks.validate.outputs.parameters.verdict == 'accepted'" in task(template, "deploy")["when"]
-    assert task(template, "search-work")["withParam"] == "{{tasks.plan.outputs.parameters.workers}}"
+
+
+def test_a_family_has_a_dag_of_its_own(template: Template) -> None:
+    """So that one that fails does not stop the others; what compares them waits for all."""
+    family = tasks(template, (argo.FAMILY,))
+    assert {name: one.get("depends", "").split(".")[0] for name, one in family.items()} == {
+        "search-create": "",
+        "search-work": "search-create",
+        "search-collect": "(search-work",
+        "train": "search-collect",
+    }
+    assert family["search-work"]["withParam"] == "{{inputs.parameters.workers}}"
+    given = {one["name"]: one["value"] for one in family["search-work"]["arguments"]["parameters"]}
+    assert given["item"] == '{"family": "{{= jsonpath(inputs.parameters.item, `$.family`) }}", "worker": "{{item}}"}'
+    assert task(template, "family")["withParam"] == "{{tasks.plan.outputs.parameters.families}}"
+    assert task(template, "family")["depends"] == "plan && prepare"
+    whens = task(template, "family")["when"].removeprefix("{{= ").removesuffix(" }}").split(" || ")
+    assert [re.findall(r"\['(.*)'\]", one) for one in whens] == [[name] for name in family]
+    assert task(template, "evaluate")["depends"] == "plan && family"
 
 
 def test_pods_that_fit_models_ask_for_their_familys_gpus(template: Template) -> None:
@@ -97,11 +121,12 @@ FAULTS = {
     "spec: automountServiceAccountToken is not false": change("spec", "automountServiceAccountToken"),
     "spec: executor.serviceAccountName is missing": change("spec", "executor"),
     "spec: the pods' securityContext is another": change("spec", "securityContext", "runAsNonRoot", to=False),
-    "train: its depends does not name plan": retask("train", "depends", "search-collect"),
+    "evaluate: its depends does not name plan": retask("evaluate", "depends", "family"),
     "search-collect: its depends does not take every end of search-work": retask(
-        "search-collect", "depends", "plan && (search-work.Succeeded || search-work.Failed)"
+        "search-collect", "depends", "(search-work.Succeeded || search-work.Failed)"
     ),
-    "evaluate: reads the aggregate of train": retask("evaluate", "when", "{{tasks.train.outputs.parameters.auc}} > 0"),
+    "train: reads the aggregate of search-work": retask("train", "when", "{{tasks.search-work.outputs.parameters.finished}} > 0"),
+    "search-collect: is a fan-out and follows another one, search-work": retask("search-collect", "withParam", "[1, 2]"),
     "train: its retry has no limit": change("train", "retryStrategy", "limit"),
     "train: its retry does not ask asInt(lastRetry.exitCode)": change(
         "train", "retryStrategy", "expression", to="lastRetry.exitCode in [75, 76]"
