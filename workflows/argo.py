@@ -71,7 +71,7 @@ RETRY = RetryStrategy(
     backoff=m.Backoff(duration=f"{dag.BACKOFF_SECONDS}s", factor=2, cap="1m"),
     expression=f'lastRetry.status == "Error" || asInt(lastRetry.exitCode) in {list(dag.RETRIED)}',
 )
-DEFAULTS = {"todo": "{}", "families": "[]", "workers": "[]"}  # of outputs; the others' is empty
+DEFAULTS = {"todo": "{}", "locks": "{}", "families": "[]", "workers": "[]"}  # of outputs; the others' is empty
 LOCKED = m.SecurityContext(allow_privilege_escalation=False, read_only_root_filesystem=True, capabilities=m.Capabilities(drop=["ALL"]))
 # The user stands on the pod alone: init and wait must have main's, or they cannot read its files.
 POD = m.PodSecurityContext(
@@ -158,6 +158,7 @@ def _program(task: dag.Task) -> Container:
         security_context=LOCKED,
         retry_strategy=RETRY,
         pod_spec_patch=_patch(task),
+        synchronization=_mutex(task) if task.alone else None,
         active_deadline_seconds=task.deadline_seconds,
     )
 
@@ -176,13 +177,20 @@ def _patch(task: dag.Task) -> str:
     return patch.replace(f'"{gpus}"', gpus)
 
 
+def _mutex(task: dag.Task) -> m.Synchronization:
+    """Hold a mutex while a step is at work, its attempts and pauses included: another run then finds the work done."""
+    # A global output, since a task's own would not be known where Argo gives the mutex back.
+    mine = _of_item(f"{task.step}/") if task.fan_out else f"`$['{task.step}']`"
+    return m.Synchronization(mutexes=[m.Mutex(name=f"{task.step}-{{{{= jsonpath(workflow.outputs.parameters.locks, {mine}) }}}}")])
+
+
 def _parameters(task: dag.Task) -> list[Parameter]:
-    # The exit handler sees no task's outputs, only global ones.
-    seen_at_exit = {"config"} if task is dag.PLAN else set()
+    # The exit handler and mutexes see no task's outputs, only global ones.
+    seen_everywhere = {"config", "locks"} if task is dag.PLAN else set()
     return [
         Parameter(
             name=name,
-            global_name=name if name in seen_at_exit else None,
+            global_name=name if name in seen_everywhere else None,
             value_from=m.ValueFrom(path=f"/outputs/{name}", default=DEFAULTS.get(name, "")),
         )
         for name in task.outputs
@@ -385,6 +393,15 @@ def patches(template: dict[str, Any]) -> Iterator[str]:
             yield f"{one['name']}: its podSpecPatch reads {', '.join(sorted(unknown))}, which is no input"
 
 
+def mutexes(template: dict[str, Any]) -> Iterator[str]:
+    """Name each mutex by the work that it guards: runs that do something else never wait, nor do the items of a fan-out for each other."""
+    for one in _containers(template):
+        for mutex in one.get("synchronization", {}).get("mutexes", []):
+            wanted = ["workflow.outputs.parameters.locks", *(["inputs.parameters.item"] if "item" in str(one.get("inputs")) else [])]
+            if not all(f"{word}," in mutex["name"] for word in wanted):
+                yield f"{one['name']}: its mutex is not named by its work"
+
+
 CHECKS: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
     accounts,
     plan_first,
@@ -397,6 +414,7 @@ CHECKS: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
     volumes,
     restricted,
     patches,
+    mutexes,
 )
 
 
@@ -462,7 +480,8 @@ def _moved(workflow: m.Workflow, told: dict[str, str]) -> Iterator[str]:
         is_hit = node.memoization_status is not None and node.memoization_status.hit
         words = ("was there" if is_hit else node.phase or "Pending", node.message or "")
         line = f"{node.name.partition('.')[2]:<32} {words[0]:<10} {words[1]}".rstrip()
-        if node.type in WORKING and told.get(node.id) != line:
+        waits = node.synchronization_status is not None and node.synchronization_status.waiting
+        if (node.type in WORKING or waits) and told.get(node.id) != line:
             told[node.id] = line
             yield line
 

@@ -14,7 +14,7 @@ def work(asked: argparse.Namespace) -> dict[str, Any]:
     made = plan(resolved, store, asked.run)
     families = resolved.items("train")
     workers = [str(number) for number in range(resolved["search"].workers or 1)]
-    return {"config": write(made), "todo": made.todo(), "families": families, "workers": workers}
+    return {"config": write(made), "todo": made.todo(), "locks": made.locks(), "families": families, "workers": workers}
 
 
 parser = step.arguments("plan", "stages.plan")

@@ -46,6 +46,12 @@ class Plan:
         """Say per step ``run`` or ``done``: what is gated, or done for all items, needs no pod."""
         return {step: "run" if any(r.state in ("run", "depends") for r in self.rows if r.step == step) else "done" for step in STEPS}
 
+    def locks(self) -> dict[str, str]:
+        """Name what two runs would do twice, each step with its item: by store and plan key, so that one of them can wait for the other."""
+        where = self.addresses.store.address
+        mine = [row for row in self.rows if not STEPS[row.step].effect_of]
+        return {row.label: contract.digest([where, self.addresses.plan_key(row.step, row.item)])[:16] for row in mine}
+
 
 def plan(resolved: Config, store: Store, name: str = "") -> Plan:
     """Check everything, pin raw digests and champion, and look what is there.

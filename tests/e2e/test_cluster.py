@@ -381,6 +381,19 @@ def test_argo_retry_after_a_repaired_fault_starts_what_is_missing(place: Place, 
     print("\nstarted by argo retry:", *sorted(started), sep="\n  ")  # noqa: T201
 
 
+def test_two_submits_at_once_do_the_work_once(place: Place, tmp_path: Path) -> None:
+    """One waits for the other's mutexes, and finds the work done."""
+    path, store = config(tmp_path, search={"seed": 2}), "s3://surefoot/twice"
+    names = [place.submit(path, store) for _ in range(2)]
+    for name in names:
+        assert place.ended(name)["status"]["phase"] == "Succeeded", place.argo("get", name)
+
+    pods = {pod: one for name in names for pod, one in place.pods(name).items()}
+    made = [steps({pod: one})[0].partition("(")[0] for pod, one in pods.items() if '"state":"made"' in place.log(pod)]
+    once = ("prepare", "search-collect", "train", "evaluate", "validate")
+    assert {step: made.count(step) for step in once} == dict.fromkeys(once, 1)
+
+
 @pytest.mark.skipif(not ADULT.exists(), reason="../shared/data/adult.csv is not there: three hosts were not compared")
 def test_three_hosts_give_one_result(place: Place, tmp_path: Path) -> None:
     """The same table by `surefoot run`, by plain `docker run` step after step, and by `surefoot submit`."""

@@ -94,6 +94,17 @@ def test_pods_that_fit_models_ask_for_their_familys_gpus(template: Template) -> 
     assert set(argo.GPUS) == {"resource", *families.NAMES}
 
 
+def test_two_runs_at_the_same_work_do_it_once(template: Template) -> None:
+    """Mutexes are named by what plan says, which is a global output; a worker of a search holds none, since it shares its trials."""
+    names = {one["name"]: one["synchronization"]["mutexes"] for one in template["spec"]["templates"] if "synchronization" in one}
+    assert set(names) == {"prepare", "search-collect", "train", "evaluate", "validate"}
+    assert names["prepare"] == [{"name": "prepare-{{= jsonpath(workflow.outputs.parameters.locks, `$['prepare']`) }}"}]
+    item = "jsonpath(inputs.parameters.item, `$.family`)"
+    assert names["train"] == [{"name": f"train-{{{{= jsonpath(workflow.outputs.parameters.locks, `$['train/` + {item} + `']`) }}}}"}]
+    locks = next(one for one in step(template, "plan")["outputs"]["parameters"] if one["name"] == "locks")
+    assert locks["globalName"] == "locks"
+
+
 def test_the_rendered_workflow_has_none_of_the_faults(template: Template) -> None:
     assert argo.check(template) == []
 
@@ -139,6 +150,15 @@ FAULTS = {
     "deploy: volume outputs is not there": change("deploy", "volumes", to=[{"name": "tmp", "emptyDir": {}}]),
     "deploy: /outputs is on no volume": change("deploy", "container", "volumeMounts", to=[]),
     "deploy: its securityContext is another": change("deploy", "container", "securityContext", "readOnlyRootFilesystem"),
+    "prepare: its mutex is not named by its work": change("prepare", "synchronization", "mutexes", 0, "name", to="prepare"),
+    "train: its mutex is not named by its work": change(
+        "train",
+        "synchronization",
+        "mutexes",
+        0,
+        "name",
+        to="train-{{= jsonpath(workflow.outputs.parameters.locks, `$['train/xgboost']`) }}",
+    ),
     "train: its podSpecPatch is no JSON object": change("train", "podSpecPatch", to='{"containers": ['),
     "train: its podSpecPatch patches more than main's resources": change("train", "podSpecPatch", to='{"containers": [{"name": "wait"}]}'),
     "prepare: its podSpecPatch is no JSON object": change("prepare", "podSpecPatch", to='{"containers": {{= retries }} {{= 1 }}}'),
@@ -266,6 +286,8 @@ def node(name: str, phase: str, kind: str = "Pod", **more: Any) -> Template:
 def test_watching_tells_what_began_and_ended(server: type[Server]) -> None:
     hit = {"hit": True, "key": "k", "cacheName": "c"}
     first = {"a": node("a", "Running"), "dag": node("dag", "Running", "DAG"), "bb": node("bb", "Succeeded", memoizationStatus=hit)}
+    lock = "Waiting for fraud/Mutex/train-1 lock. Lock status: 0/1"
+    first["dddd"] = node("dddd", "Pending", "Retry", message=lock, synchronizationStatus={"waiting": "fraud/Mutex/train-1"})
     then = {**first, "a": node("a", "Failed", message="OOMKilled (exit code 137)"), "ccc": node("ccc", "Skipped", "Skipped")}
     server.phases[:], server.nodes[:] = ["Running", "Running", "Succeeded"], [first, first, then]
     told: list[str] = []
@@ -273,6 +295,7 @@ def test_watching_tells_what_began_and_ended(server: type[Server]) -> None:
     assert [line.split(maxsplit=1) for line in told] == [
         ["a", "Running"],
         ["bb", "was there"],
+        ["dddd", f"Pending    {lock}"],
         ["a", "Failed     OOMKilled (exit code 137)"],
         ["ccc", "Skipped"],
     ]
