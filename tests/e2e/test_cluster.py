@@ -381,6 +381,47 @@ def test_argo_retry_after_a_repaired_fault_starts_what_is_missing(place: Place, 
     print("\nstarted by argo retry:", *sorted(started), sep="\n  ")  # noqa: T201
 
 
+def test_workers_ask_for_their_familys_gpus(place: Place, tmp_path: Path) -> None:
+    """Four of them on the two GPUs that the node says it has: never more than two at once, and those of LightGBM ask for none."""
+    where = ("--namespace", place.namespace, "--reuse-values", "--wait")
+    call("helm", "upgrade", "surefoot", CHART, *where, "--set", "gpus.xgboost=1,room.search-work.cpu=50m")
+    try:
+        search = {"families": ["xgboost", "lightgbm"], "workers": 4, "n_trials": 4, "seed": 3}
+        name = place.submit(config(tmp_path, search=search), "s3://surefoot/gpus")
+    finally:
+        call("helm", "upgrade", "surefoot", CHART, *where, "--set", "gpus.xgboost=0")
+
+    def holding(pods: dict[str, Document]) -> list[str]:
+        return [
+            pod
+            for pod, one in pods.items()
+            if gpus(one) and one["spec"].get("nodeName") and one["status"]["phase"] in ("Pending", "Running")
+        ]
+
+    most = 0
+
+    def has_ended(workflow: Document) -> bool:
+        nonlocal most
+        most = max(most, len(holding(place.pods(name))))
+        return workflow.get("status", {}).get("finishedAt") is not None
+
+    workflow = place.until(name, "ended", has_ended)
+    assert workflow["status"]["phase"] == "Succeeded", place.argo("get", name)
+    assert most == 2
+    pods = place.pods(name)
+    fits = {pod: one for pod, one in pods.items() if "-search-work-" in pod or "-train-" in pod}
+    assert len(fits) == 10
+    for pod, one in pods.items():
+        assert gpus(one) == ("1" if pod in fits and "family:xgboost" in one["metadata"]["annotations"][NODE_NAME] else None)
+
+
+def gpus(pod: Document) -> str | None:
+    """Give the number of GPUs that a step's container asks for."""
+    (main,) = [one for one in pod["spec"]["containers"] if one["name"] == "main"]
+    number: str | None = main["resources"]["limits"].get("nvidia.com/gpu")
+    return number
+
+
 def test_two_submits_at_once_do_the_work_once(place: Place, tmp_path: Path) -> None:
     """One waits for the other's mutexes, and finds the work done."""
     path, store = config(tmp_path, search={"seed": 2}), "s3://surefoot/twice"
