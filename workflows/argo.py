@@ -40,8 +40,10 @@ from stages.common import log
 from stages.common.contract import STEPS
 from stages.common.errors import ConfigError, NotNow
 from stages.common.store import retry
+from stages.families import NAMES
 from workflows import dag
 
+PLANNED = "tasks.plan.outputs.parameters"
 NAME = "surefoot"  # of the WorkflowTemplate, its accounts and its Secret: one Surefoot per namespace
 TIMEOUT = (5, 30)  # seconds to connect, and without a byte
 CHART_FILE = Path(__file__).parents[1] / "charts" / "surefoot" / "files" / "workflowtemplate.json"
@@ -59,13 +61,17 @@ ROOM: dict[str, dict[str, str | int]] = {
     "deploy": {"cpu": "100m", "memory": 256},
     "evaluate-report": {"cpu": "100m", "memory": 512},
 }
+FAMILY = "family"  # the DAG of all that is done for each family by itself
+OF_FAMILY = {task.step: task for task in dag.TASKS if task.fan_out}
+# Per family: how many of this resource a pod that fits its models asks for. The chart's values go over it.
+GPUS: dict[str, str | int] = {"resource": "nvidia.com/gpu", **dict.fromkeys(NAMES, 0)}
 WORKING = ("Pod", "Skipped")  # types of nodes that stand for work; the others hold these together
 RETRY = RetryStrategy(
     limit=str(dag.RETRIES),
     backoff=m.Backoff(duration=f"{dag.BACKOFF_SECONDS}s", factor=2, cap="1m"),
     expression=f'lastRetry.status == "Error" || asInt(lastRetry.exitCode) in {list(dag.RETRIED)}',
 )
-DEFAULTS = {"todo": "{}", "families": "[]", "workers": "[]"}  # of outputs; the others' is empty
+DEFAULTS = {"todo": "{}", "locks": "{}", "families": "[]", "workers": "[]"}  # of outputs; the others' is empty
 LOCKED = m.SecurityContext(allow_privilege_escalation=False, read_only_root_filesystem=True, capabilities=m.Capabilities(drop=["ALL"]))
 # The user stands on the pod alone: init and wait must have main's, or they cannot read its files.
 POD = m.PodSecurityContext(
@@ -85,6 +91,7 @@ def render() -> dict[str, Any]:
         Parameter(name="images", value="surefoot/", description="what stands before the stage in an image's name"),
         Parameter(name="tag", value="dev", description="version of the images"),
         Parameter(name="room", value=json.dumps(ROOM, sort_keys=True), description="per step: CPU asked for, memory in MiB"),
+        Parameter(name="gpus", value=json.dumps(GPUS, sort_keys=True), description="per family: GPUs asked for; the resource's name"),
     ]
     with WorkflowTemplate(
         name=NAME,
@@ -99,9 +106,16 @@ def render() -> dict[str, Any]:
         ttl_strategy=m.TTLStrategy(seconds_after_completion=7 * 24 * 3600),
     ) as template:
         programs = {task.step: _program(task) for task in (dag.PLAN, *dag.TASKS, dag.CLOSE)}
+        # A DAG per family: one that fails does not stop the others, and `argo retry` does again all that failed in it. In one DAG for all
+        # of them it would leave a failed worker alone, if what comes after the workers went well for another family.
+        with DAG(name=FAMILY, fail_fast=False, inputs=[Parameter(name=name) for name in ("config", "item", "todo", "workers")]) as family:
+            for task in OF_FAMILY.values():
+                _task(task, programs[task.step], "inputs.parameters")
         with DAG(name="main", fail_fast=False):
             for task in (dag.PLAN, *dag.TASKS):
-                _task(task, programs[task.step])
+                if task.step not in OF_FAMILY:
+                    _task(task, programs[task.step], PLANNED)
+            _families(family)
         with DAG(name="exit"):
             # Where plan refused, or found nothing to do and was asked to end there, there is no run to report on.
             planned = "{{= (workflow.outputs?.parameters?.config ?? '') != '' }}"
@@ -144,27 +158,40 @@ def _program(task: dag.Task) -> Container:
         resources=Resources(cpu_request=str(room["cpu"]), memory_request=f"{room['memory']}Mi", memory_limit=f"{room['memory']}Mi"),
         security_context=LOCKED,
         retry_strategy=RETRY,
-        pod_spec_patch=_growing(task.step),
+        pod_spec_patch=_patch(task),
+        synchronization=_mutex(task) if task.alone else None,
         active_deadline_seconds=task.deadline_seconds,
     )
 
 
-def _growing(step: str) -> str:
-    """Patch a pod with the room that the workflow's parameter gives: half of it more on each retry."""
+def _patch(task: dag.Task) -> str:
+    """Patch a pod with the room that the workflow's parameter gives, half of it more on each retry, and with its family's GPUs."""
     # Backticks, since quotes would be escaped twice: this is JSON in JSON.
-    asked = f"jsonpath(workflow.parameters.room, `$['{step}']"
+    asked = f"jsonpath(workflow.parameters.room, `$['{task.step}']"
     memory = {"memory": f"{{{{= asInt({asked}.memory`) * (2 + asInt(retries)) / 2) }}}}Mi"}
     cpu = {"cpu": f"{{{{= {asked}.cpu`) }}}}"}
-    return json.dumps({"containers": [{"name": "main", "resources": {"requests": {**cpu, **memory}, "limits": memory}}]})
+    count = f"jsonpath(workflow.parameters.gpus, {_of_item('')})"
+    # Null, which leaves the line out: even 0 of them would give the pod the tolerations of a node with GPUs in some clusters.
+    gpus = f"{{{{= {count} > 0 ? {count} : `null` }}}}"
+    gpu = {"{{= jsonpath(workflow.parameters.gpus, `$.resource`) }}": gpus} if task.fits else {}
+    patch = json.dumps({"containers": [{"name": "main", "resources": {"requests": {**cpu, **memory}, "limits": {**memory, **gpu}}}]})
+    return patch.replace(f'"{gpus}"', gpus)
+
+
+def _mutex(task: dag.Task) -> m.Synchronization:
+    """Hold a mutex while a step is at work, its attempts and pauses included: another run then finds the work done."""
+    # A global output, since a task's own would not be known where Argo gives the mutex back.
+    mine = _of_item(f"{task.step}/") if task.fan_out else f"`$['{task.step}']`"
+    return m.Synchronization(mutexes=[m.Mutex(name=f"{task.step}-{{{{= jsonpath(workflow.outputs.parameters.locks, {mine}) }}}}")])
 
 
 def _parameters(task: dag.Task) -> list[Parameter]:
-    # The exit handler sees no task's outputs, only global ones.
-    seen_at_exit = {"config"} if task is dag.PLAN else set()
+    # The exit handler and mutexes see no task's outputs, only global ones.
+    seen_everywhere = {"config", "locks"} if task is dag.PLAN else set()
     return [
         Parameter(
             name=name,
-            global_name=name if name in seen_at_exit else None,
+            global_name=name if name in seen_everywhere else None,
             value_from=m.ValueFrom(path=f"/outputs/{name}", default=DEFAULTS.get(name, "")),
         )
         for name in task.outputs
@@ -175,16 +202,40 @@ def _artifacts(task: dag.Task) -> list[Artifact]:
     return [Artifact(name=Path(name).stem, path=f"/outputs/{name}", optional=True, archive=NoneArchiveStrategy()) for name in task.files]
 
 
-def _task(task: dag.Task, program: Container) -> None:
+def _task(task: dag.Task, program: Container, known: str) -> None:
+    """Render a step as a task; ``known`` is where plan's words are."""
     words: dict[str, Any] = {}
     if task is not dag.PLAN:
-        words["arguments"] = {"config": "{{tasks.plan.outputs.parameters.config}}"}
-        words["depends"] = " && ".join(["plan", *(_ended(name) if task.ended else name for name in task.depends if name != "plan")])
-        words["when"] = _has_work(task)
+        words["arguments"] = {"config": f"{{{{{known}.config}}}}"}
+        words["depends"] = _depends(task)
+        words["when"] = f"{{{{= {_has_work(task, known)} }}}}"
     if task.fan_out:
-        words["with_param"] = f"{{{{tasks.plan.outputs.parameters.{task.fan_out}}}}}"
-        words["arguments"]["item"] = "{{item}}"
+        words["arguments"]["item"] = f"{{{{{known}.item}}}}"
+    if task.fan_out == "workers":
+        words["with_param"] = f"{{{{{known}.workers}}}}"
+        words["arguments"]["item"] = f'{{"family": "{{{{= jsonpath({known}.item, `$.family`) }}}}", "worker": "{{{{item}}}}"}}'
     Task(name=task.step, template=program, **words)
+
+
+def _families(family: DAG) -> None:
+    """Render the task that does for each family all that is done for it by itself."""
+    before = [name for task in OF_FAMILY.values() for name in task.depends if name not in OF_FAMILY]
+    handed = {name: f"{{{{{PLANNED}.{name}}}}}" for name in ("config", "todo", "workers")}
+    Task(
+        name=FAMILY,
+        template=family,
+        depends=" && ".join(["plan", *before]),
+        when=f"{{{{= {' || '.join(_has_work(task, PLANNED) for task in OF_FAMILY.values())} }}}}",
+        with_param=f"{{{{{PLANNED}.families}}}}",
+        arguments={**handed, "item": "{{item}}"},
+    )
+
+
+def _depends(task: dag.Task) -> str | None:
+    """Say what a task waits for, in the DAG where it stands: plan, where it is not in a family's."""
+    if task.step in OF_FAMILY:
+        return " && ".join(_ended(name) if task.ended else name for name in task.depends if name in OF_FAMILY) or None
+    return " && ".join(dict.fromkeys(["plan", *(FAMILY if name in OF_FAMILY else name for name in task.depends)]))
 
 
 def _ended(step: str) -> str:
@@ -192,18 +243,22 @@ def _ended(step: str) -> str:
     return f"({step}.Succeeded || {step}.Failed || {step}.Errored || {step}.Skipped)"
 
 
-def _has_work(task: dag.Task) -> str:
+def _of_item(label: str) -> str:
+    """Write the path of what is said of an item's family."""
+    return f"`$['{label}` + jsonpath(inputs.parameters.item, `$.family`) + `']`"
+
+
+def _has_work(task: dag.Task, known: str) -> str:
     """Ask plan's word, and where a gate is, the output that it waits for (plan knows it where that step is skipped)."""
 
     def said(step: str) -> str:
-        return f"jsonpath(tasks.plan.outputs.parameters.todo, `$['{step}']`)"
+        return f"jsonpath({known}.todo, `$['{step}']`)"
 
     gate = STEPS[task.step].gate
     if gate is None:
-        return f"{{{{= {said(task.step)} == 'run' }}}}"
+        return f"{said(task.step)} == 'run'"
     step, output, value = gate
-    opened = f"({said(step)} != 'run' || tasks.{step}.outputs.parameters.{output} == '{value}')"
-    return f"{{{{= {said(task.step)} == 'run' && {opened} }}}}"
+    return f"{said(task.step)} == 'run' && ({said(step)} != 'run' || tasks.{step}.outputs.parameters.{output} == '{value}')"
 
 
 def text() -> str:
@@ -237,9 +292,9 @@ def accounts(template: dict[str, Any]) -> Iterator[str]:
 
 
 def plan_first(template: dict[str, Any]) -> Iterator[str]:
-    """Each task names plan in its depends: Argo hangs after a memoized hit otherwise."""
-    for task in _tasks(template):
-        if task["name"] not in ("plan", dag.CLOSE.step) and "plan" not in re.findall(r"[\w.-]+", task.get("depends", "")):
+    """Each task of plan's own DAG names plan in its depends: Argo hangs after a memoized hit otherwise."""
+    for task in next(one["dag"]["tasks"] for one in template["spec"]["templates"] if one["name"] == "main"):
+        if task["name"] != "plan" and "plan" not in re.findall(r"[\w.-]+", task.get("depends", "")):
             yield f"{task['name']}: its depends does not name plan"
 
 
@@ -253,6 +308,14 @@ def joins(template: dict[str, Any]) -> Iterator[str]:
                 yield f"{task['name']}: its depends does not take every end of {name}"
             if f"tasks.{name}.outputs" in json.dumps(task):
                 yield f"{task['name']}: reads the aggregate of {name}"
+
+
+def chains(template: dict[str, Any]) -> Iterator[str]:
+    """No fan-out follows another one: a retry leaves a failed child alone, where what comes after it succeeded for another child."""
+    for one in (one for one in template["spec"]["templates"] if "dag" in one):
+        fanned = {task["name"]: re.findall(r"[\w-]+", task.get("depends", "")) for task in one["dag"]["tasks"] if "withParam" in task}
+        for name, words in fanned.items():
+            yield from (f"{name}: is a fan-out and follows another one, {word}" for word in dict.fromkeys(words) if word in fanned)
 
 
 def retries(template: dict[str, Any]) -> Iterator[str]:
@@ -314,21 +377,37 @@ def restricted(template: dict[str, Any]) -> Iterator[str]:
 def patches(template: dict[str, Any]) -> Iterator[str]:
     """Each podSpecPatch is JSON that patches main, and grows by retries alone: the last exit code is lost by an eviction."""
     for one in _containers(template):
+        patch = one.get("podSpecPatch", "{}")
         try:
-            patched = json.loads(one.get("podSpecPatch", "{}")).get("containers", [])
+            patched = json.loads(re.sub(r"\{\{=.*?\}\}", "0", patch)).get("containers", [])
         except (ValueError, AttributeError):
             yield f"{one['name']}: its podSpecPatch is no JSON object"
             continue
         if any(set(container) - {"name", "resources"} or container.get("name") != "main" for container in patched):
             yield f"{one['name']}: its podSpecPatch patches more than main's resources"
-        if "lastRetry" in one.get("podSpecPatch", ""):
+        if any(set(container.get("resources", {})) - {"requests", "limits"} for container in patched):
+            yield f"{one['name']}: its podSpecPatch gives main something else than requests and limits"
+        if "lastRetry" in patch:
             yield f"{one['name']}: its podSpecPatch asks lastRetry"
+        asked = set(re.findall(r"inputs\.parameters\.(\w+)", patch))
+        if unknown := asked - {parameter["name"] for parameter in one.get("inputs", {}).get("parameters", [])}:
+            yield f"{one['name']}: its podSpecPatch reads {', '.join(sorted(unknown))}, which is no input"
+
+
+def mutexes(template: dict[str, Any]) -> Iterator[str]:
+    """Name each mutex by the work that it guards: runs that do something else never wait, nor do the items of a fan-out for each other."""
+    for one in _containers(template):
+        for mutex in one.get("synchronization", {}).get("mutexes", []):
+            wanted = ["workflow.outputs.parameters.locks", *(["inputs.parameters.item"] if "item" in str(one.get("inputs")) else [])]
+            if not all(f"{word}," in mutex["name"] for word in wanted):
+                yield f"{one['name']}: its mutex is not named by its work"
 
 
 CHECKS: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
     accounts,
     plan_first,
     joins,
+    chains,
     retries,
     commands,
     deadlines,
@@ -336,6 +415,7 @@ CHECKS: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
     volumes,
     restricted,
     patches,
+    mutexes,
 )
 
 
@@ -400,8 +480,9 @@ def _moved(workflow: m.Workflow, told: dict[str, str]) -> Iterator[str]:
     for node in sorted(nodes.values(), key=lambda one: (str(one.started_at), one.name)):
         is_hit = node.memoization_status is not None and node.memoization_status.hit
         words = ("was there" if is_hit else node.phase or "Pending", node.message or "")
-        line = f"{node.display_name or node.name:<32} {words[0]:<10} {words[1]}".rstrip()
-        if node.type in WORKING and told.get(node.id) != line:
+        line = f"{node.name.partition('.')[2]:<32} {words[0]:<10} {words[1]}".rstrip()
+        waits = node.synchronization_status is not None and node.synchronization_status.waiting
+        if (node.type in WORKING or waits) and told.get(node.id) != line:
             told[node.id] = line
             yield line
 

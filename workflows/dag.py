@@ -13,28 +13,40 @@ class Task:
     step: str
     depends: tuple[str, ...] = ()
     ended: bool = False  # runs also when what it depends on failed: it looks for itself
-    fan_out: str = ""  # plan's output that lists its items
+    fan_out: str = ""  # plan's output that lists its items: families, or the workers of each
+    fits: bool = False  # fits models: takes long, and GPUs where its family is given some
+    alone: bool = False  # of two runs that are at the same work, one waits until the other has done it
     outputs: tuple[str, ...] = ()  # small outputs that the next steps or people see
     files: tuple[str, ...] = ()  # outputs that are files, such as the report
     deadline_seconds: int = 3600
 
 
-PLAN = Task("plan", outputs=("config", "todo", "families", "workers"), deadline_seconds=600)
+PLAN = Task("plan", outputs=("config", "todo", "locks", "families", "workers"), deadline_seconds=600)
 
 TASKS = (
-    Task("prepare", depends=("plan",), outputs=("rows",)),
+    Task("prepare", depends=("plan",), alone=True, outputs=("rows",)),
     Task("search-create", depends=("prepare",), fan_out="families", deadline_seconds=600),
-    Task("search-work", depends=("search-create",), fan_out="workers", deadline_seconds=86400),
-    Task("search-collect", depends=("search-work",), ended=True, fan_out="families", outputs=("best",), deadline_seconds=600),
+    Task("search-work", depends=("search-create",), fan_out="workers", fits=True, deadline_seconds=86400),
+    Task(
+        "search-collect",
+        depends=("search-work",),
+        ended=True,
+        fan_out="families",
+        alone=True,
+        outputs=("best",),
+        deadline_seconds=600,
+    ),
     Task(
         "train",
         depends=("search-collect",),
         fan_out="families",
+        fits=True,
+        alone=True,
         outputs=("rounds", "valid_auc", "valid_average_precision"),
         deadline_seconds=86400,
     ),
-    Task("evaluate", depends=("train",), outputs=("winner", "auc", "average_precision", "suspicious")),
-    Task("validate", depends=("evaluate",), outputs=("verdict", "failed")),
+    Task("evaluate", depends=("train",), alone=True, outputs=("winner", "auc", "average_precision", "suspicious")),
+    Task("validate", depends=("evaluate",), alone=True, outputs=("verdict", "failed")),
     Task("deploy", depends=("validate",), outputs=("version", "generation", "promoted"), deadline_seconds=600),
 )
 

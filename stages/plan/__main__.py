@@ -13,14 +13,14 @@ def work(asked: argparse.Namespace) -> dict[str, Any]:
     log.setup(resolved["common"].log_level, step="plan")
     made = plan(resolved, store, asked.run)
     families = resolved.items("train")
-    workers = [{**item, "worker": str(number)} for item in families for number in range(resolved["search"].workers or 1)]
+    workers = [str(number) for number in range(resolved["search"].workers or 1)]
     if asked.only_if_changed == "true" and made.is_unchanged():
         found = {row.label: row.state for row in made.rows}
         log.info("run.unchanged", why="data, options and code are those of results that are there", **found)
         address = ""  # so that no exit handler runs either
     else:
         address = write(made)
-    return {"config": address, "todo": made.todo(), "families": families, "workers": workers}
+    return {"config": address, "todo": made.todo(), "locks": made.locks(), "families": families, "workers": workers}
 
 
 parser = step.arguments("plan", "stages.plan")

@@ -50,6 +50,12 @@ class Plan:
         """Tell whether nothing is to be done: of the same data, options and code, all is there, or ends at the same verdict."""
         return set(self.todo().values()) == {"done"}
 
+    def locks(self) -> dict[str, str]:
+        """Name what two runs would do twice, each step with its item: by store and plan key, so that one of them can wait for the other."""
+        where = self.addresses.store.address
+        mine = [row for row in self.rows if not STEPS[row.step].effect_of]
+        return {row.label: contract.digest([where, self.addresses.plan_key(row.step, row.item)])[:16] for row in mine}
+
 
 def plan(resolved: Config, store: Store, name: str = "") -> Plan:
     """Check everything, pin raw digests and champion, and look what is there.

@@ -138,8 +138,9 @@ class Place:
 
 
 def steps(pods: dict[str, Document]) -> list[str]:
-    """Name the steps whose pods these are."""
-    return sorted(pod["metadata"]["annotations"][NODE_NAME].partition(".")[2] for pod in pods.values())
+    """Name the steps whose pods these are, without the family whose DAG they are in."""
+    nodes = (pod["metadata"]["annotations"][NODE_NAME].partition(".")[2] for pod in pods.values())
+    return sorted(re.sub(r"^family\(.*?\)\.", "", node) for node in nodes)
 
 
 def step(workflow: Document, name: str) -> list[Document]:
@@ -224,8 +225,7 @@ def test_a_run_succeeds_and_its_model_is_live(place: Place, first: tuple[Path, s
     assert workflow["status"]["phase"] == "Succeeded", place.argo("get", workflow["metadata"]["name"])
 
     pods = place.pods(workflow["metadata"]["name"])
-    fanned = {"search-create": "(0:family:xgboost)", "search-work": "(0:family:xgboost,worker:0)"}
-    fanned |= dict.fromkeys(("search-collect", "train"), "(0:family:xgboost)")
+    fanned = {"search-work": "(0:0)"}
     assert steps(pods) == sorted([f"{name}{fanned.get(name, '')}(0)" for name in ("plan", *CHAIN)] + ["onExit.evaluate-report(0)"])
     (validated,) = step(workflow, "validate")
     assert {one["name"]: one["value"] for one in validated["outputs"]["parameters"]}["verdict"] == "accepted"
@@ -264,7 +264,7 @@ def test_the_same_submit_again_starts_plan_and_the_exit_handler_alone(place: Pla
     workflow = place.ended(name)
 
     assert workflow["status"]["phase"] == "Succeeded"
-    assert {line.split()[0] for line in told if line.endswith(" Succeeded")} == {"plan(0)", "evaluate-report(0)"}, told
+    assert {line.split()[0] for line in told if line.endswith(" Succeeded")} == {"plan(0)", "onExit.evaluate-report(0)"}, told
     assert steps(place.pods(workflow["metadata"]["name"])) == ["onExit.evaluate-report(0)", "plan(0)"]
     assert place.digests(store) == before
     print(f"\nthe same submit again: {seconds(workflow):.0f} s")  # noqa: T201 - a figure that we promise
@@ -380,6 +380,60 @@ def test_argo_retry_after_a_repaired_fault_starts_what_is_missing(place: Place, 
     started = {pod: one for pod, one in after.items() if one["metadata"]["uid"] not in known}
     assert [re.sub(r"\(.*", "", one) for one in steps(started)] == sorted([*CHAIN[1:], "onExit.evaluate-report"])
     print("\nstarted by argo retry:", *sorted(started), sep="\n  ")  # noqa: T201
+
+
+def test_workers_ask_for_their_familys_gpus(place: Place, tmp_path: Path) -> None:
+    """Four of them on the two GPUs that the node says it has: never more than two at once, and those of LightGBM ask for none."""
+    where = ("--namespace", place.namespace, "--reuse-values", "--wait")
+    call("helm", "upgrade", "surefoot", CHART, *where, "--set", "gpus.xgboost=1,room.search-work.cpu=50m")
+    try:
+        search = {"families": ["xgboost", "lightgbm"], "workers": 4, "n_trials": 4, "seed": 3}
+        name = place.submit(config(tmp_path, search=search), "s3://surefoot/gpus")
+    finally:
+        call("helm", "upgrade", "surefoot", CHART, *where, "--set", "gpus.xgboost=0")
+
+    def holding(pods: dict[str, Document]) -> list[str]:
+        return [
+            pod
+            for pod, one in pods.items()
+            if gpus(one) and one["spec"].get("nodeName") and one["status"]["phase"] in ("Pending", "Running")
+        ]
+
+    most = 0
+
+    def has_ended(workflow: Document) -> bool:
+        nonlocal most
+        most = max(most, len(holding(place.pods(name))))
+        return workflow.get("status", {}).get("finishedAt") is not None
+
+    workflow = place.until(name, "ended", has_ended)
+    assert workflow["status"]["phase"] == "Succeeded", place.argo("get", name)
+    assert most == 2
+    pods = place.pods(name)
+    fits = {pod: one for pod, one in pods.items() if "-search-work-" in pod or "-train-" in pod}
+    assert len(fits) == 10
+    for pod, one in pods.items():
+        assert gpus(one) == ("1" if pod in fits and "family:xgboost" in one["metadata"]["annotations"][NODE_NAME] else None)
+
+
+def gpus(pod: Document) -> str | None:
+    """Give the number of GPUs that a step's container asks for."""
+    (main,) = [one for one in pod["spec"]["containers"] if one["name"] == "main"]
+    number: str | None = main["resources"]["limits"].get("nvidia.com/gpu")
+    return number
+
+
+def test_two_submits_at_once_do_the_work_once(place: Place, tmp_path: Path) -> None:
+    """One waits for the other's mutexes, and finds the work done."""
+    path, store = config(tmp_path, search={"seed": 2}), "s3://surefoot/twice"
+    names = [place.submit(path, store) for _ in range(2)]
+    for name in names:
+        assert place.ended(name)["status"]["phase"] == "Succeeded", place.argo("get", name)
+
+    pods = {pod: one for name in names for pod, one in place.pods(name).items()}
+    made = [steps({pod: one})[0].partition("(")[0] for pod, one in pods.items() if '"state":"made"' in place.log(pod)]
+    once = ("prepare", "search-collect", "train", "evaluate", "validate")
+    assert {step: made.count(step) for step in once} == dict.fromkeys(once, 1)
 
 
 def test_the_clock_trains_once_and_then_looks_in_one_pod(place: Place, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from stages.common import config
-from workflows import argo
+from workflows import argo, dag
 
 CHART = argo.CHART_FILE.parents[1]
 PROGRAM = shutil.which("helm")
@@ -26,8 +26,9 @@ def helm(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([PROGRAM or "", *words], capture_output=True, text=True, check=False)
 
 
-def rendered(*sets: str) -> list[Document]:
-    done = helm("template", "surefoot", str(CHART), "--namespace", "fraud", *(word for one in sets for word in ("--set", one)))
+def rendered(*sets: str, values: Path = CHART / "values.yaml") -> list[Document]:
+    words = [word for one in sets for word in ("--set", one)]
+    done = helm("template", "surefoot", str(CHART), "--namespace", "fraud", "--values", str(values), *words)
     assert done.returncode == 0, done.stderr
     return [one for one in yaml.safe_load_all(done.stdout) if one]
 
@@ -50,13 +51,15 @@ def test_helm_lint_passes() -> None:
 
 
 def test_the_workflow_is_the_rendered_one_but_for_the_values() -> None:
-    workflow = one(rendered("tag=v7", "room.train.memory=4096", "credentials.existingSecret=mine"), "WorkflowTemplate", "surefoot")
+    sets = "tag=v7", "room.train.memory=4096", "gpus.xgboost=1", "credentials.existingSecret=mine"
+    workflow = one(rendered(*sets), "WorkflowTemplate", "surefoot")
     known = json.loads(argo.CHART_FILE.read_text(encoding="utf-8"))
 
     values, before = parameters(workflow), parameters(known)
     assert values["tag"] == "v7"
     assert json.loads(values["room"])["train"] == {"cpu": "500m", "memory": 4096}
     assert json.loads(values["room"])["prepare"] == json.loads(before["room"])["prepare"]
+    assert json.loads(values["gpus"]) == argo.GPUS | {"xgboost": 1}
     assert argo.check(workflow) == []
     del workflow["metadata"]["labels"]
     workflow["spec"]["arguments"] = known["spec"]["arguments"]
@@ -71,16 +74,54 @@ def test_without_values_the_workflow_is_the_rendered_one() -> None:
     workflow = one(rendered(), "WorkflowTemplate", "surefoot")
     known = json.loads(argo.CHART_FILE.read_text(encoding="utf-8"))
     for document in (workflow, known):
-        room = next(found for found in document["spec"]["arguments"]["parameters"] if found["name"] == "room")
-        room["value"] = json.loads(room["value"])
+        for found in document["spec"]["arguments"]["parameters"]:
+            found["value"] = json.loads(found["value"]) if found["name"] in ("room", "gpus") else found.get("value")
     del workflow["metadata"]["labels"]
     assert workflow == known
 
 
+SPOT: Document = {
+    "parallelism": 20,
+    "scheduling": {
+        "all": {"priorityClassName": "low", "nodeSelector": {"pool": "cheap"}},
+        "fits": {
+            "nodeSelector": {"pool": "spot"},
+            "tolerations": [{"key": "spot", "operator": "Exists"}],
+            "affinity": {"podAntiAffinity": {}},
+            "priorityClassName": "lower",
+        },
+    },
+}
+
+
+def test_pods_go_where_the_values_say(tmp_path: Path) -> None:
+    """All of them, the servers' too; those that fit models to nodes of their own."""
+    (tmp_path / "values.yaml").write_text(json.dumps(SPOT), encoding="utf-8")
+    documents = rendered(values=tmp_path / "values.yaml")
+    workflow = one(documents, "WorkflowTemplate", "surefoot")
+    assert workflow["spec"]["parallelism"] == 20
+    assert (workflow["spec"]["podPriorityClassName"], workflow["spec"]["nodeSelector"]) == ("low", {"pool": "cheap"})
+    elsewhere = {template["name"]: template for template in workflow["spec"]["templates"] if "nodeSelector" in template}
+    assert set(elsewhere) == {task.step for task in dag.TASKS if task.fits}
+    for template in elsewhere.values():
+        assert {field: template[field] for field in SPOT["scheduling"]["fits"]} == SPOT["scheduling"]["fits"]
+    for pod in pods(documents):
+        assert (pod["priorityClassName"], pod["nodeSelector"]) == ("low", {"pool": "cheap"})
+
+    if program := shutil.which("argo"):
+        (tmp_path / "workflow.json").write_text(json.dumps(workflow), encoding="utf-8")
+        done = subprocess.run([program, "lint", "--offline", tmp_path / "workflow.json"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def pods(documents: list[Document]) -> list[Any]:
+    return [found["spec"]["template"]["spec"] for found in documents if found["kind"] in ("Deployment", "Job")]
+
+
 def test_pods_of_the_servers_are_restricted() -> None:
-    pods = [found["spec"]["template"]["spec"] for found in rendered() if found["kind"] in ("Deployment", "Job")]
-    assert len(pods) == 3
-    for pod in pods:
+    found = pods(rendered())
+    assert len(found) == 3
+    for pod in found:
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
         for container in pod["containers"]:
@@ -166,7 +207,20 @@ def test_a_clock_that_cannot_be_meant_is_refused(wrong: str) -> None:
     assert "/cron" in done.stderr
 
 
-@pytest.mark.parametrize("wrong", ["store=folder", "room.train.memory=4Gi", "room.tune=512", "tga=1", "minio.storage=big"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "store=folder",
+        "room.train.memory=4Gi",
+        "room.tune=512",
+        "gpus.xgboost=-1",
+        "gpus.forest=1",
+        "parallelism=0",
+        "scheduling.fits.tolerations=spot",
+        "tga=1",
+        "minio.storage=big",
+    ],
+)
 def test_a_wrong_value_is_refused(wrong: str) -> None:
     done = helm("template", "surefoot", str(CHART), "--set", wrong)
     assert done.returncode != 0

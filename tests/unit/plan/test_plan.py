@@ -1,6 +1,7 @@
 """What plan says of a run before anything starts, shown on the toy."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections import namedtuple
@@ -55,6 +56,16 @@ def test_what_is_there_is_done_and_nothing_changed(toy: Pipeline) -> None:
     assert states(made) == dict.fromkeys(ALL, "done")
     assert set(why(made).values()) == {()}
     assert made.todo() == dict.fromkeys(work.TOYS, "done")
+
+
+def test_locks_are_named_by_work_and_store(toy: Pipeline) -> None:
+    """The same for two runs of the same, others where there is something else to do."""
+    first, again, other = planned(toy).locks(), planned(toy).locks(), planned(toy, "toy.value=3").locks()
+    assert first == again
+    assert set(first) == set(ALL)
+    assert len(set(first.values())) == len(first)
+    assert all(re.fullmatch("[0-9a-f]{16}", lock) for lock in first.values())
+    assert set(first.values()).isdisjoint(other.values())
 
 
 def test_what_is_half_done_goes_on_in_the_middle(toy: Pipeline) -> None:
@@ -169,9 +180,10 @@ def test_the_program_hands_on_config_and_todo(toy: Pipeline, tmp_path: Path) -> 
     )
     assert ended.code == 0
     answer = ended.answer
-    assert answer.keys() == {"config", "todo", "families", "workers"}
+    assert answer.keys() == {"config", "todo", "locks", "families", "workers"}
+    assert answer["locks"].keys() == {"prepare", "search-collect/xgboost", "train/xgboost", "evaluate", "validate", "deploy"}
     assert answer["families"] == [{"family": "xgboost"}]
-    assert answer["workers"] == [{"family": "xgboost", "worker": "0"}]
+    assert answer["workers"] == ["0"]
     assert set(answer["todo"].values()) == {"run"}
     assert json.loads((tmp_path / "out" / "workers").read_text()) == answer["workers"]
     assert (tmp_path / "out" / "config").read_text() == answer["config"]

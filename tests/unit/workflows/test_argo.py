@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from stages import families
 from stages.common import contract, store
 from stages.common.errors import ConfigError, NotNow
 from workflows import argo, dag
@@ -36,8 +38,12 @@ def step(template: Template, name: str) -> Any:
     return next(one for one in template["spec"]["templates"] if one["name"] == name)
 
 
+def tasks(template: Template, dags: tuple[str, ...] = ("main", argo.FAMILY)) -> dict[str, Any]:
+    return {one["name"]: one for name in dags for one in step(template, name)["dag"]["tasks"]}
+
+
 def task(template: Template, name: str) -> Any:
-    return next(one for one in step(template, "main")["dag"]["tasks"] if one["name"] == name)
+    return tasks(template)[name]
 
 
 def test_the_chart_holds_what_the_dag_renders_to(rendered: str) -> None:
@@ -46,17 +52,57 @@ def test_the_chart_holds_what_the_dag_renders_to(rendered: str) -> None:
 
 
 def test_every_step_of_the_contract_is_in_the_workflow(template: Template) -> None:
-    names = {one["name"] for one in step(template, "main")["dag"]["tasks"]}
-    assert names == {"plan", *contract.STEPS}
-    assert {one["name"] for one in template["spec"]["templates"]} == names | {"main", "exit", dag.CLOSE.step}
+    names = {"plan", *contract.STEPS}
+    assert set(tasks(template)) == names | {argo.FAMILY}
+    assert {one["name"] for one in template["spec"]["templates"]} == names | {"main", argo.FAMILY, "exit", dag.CLOSE.step}
     assert set(argo.ROOM) == names | {dag.CLOSE.step}
 
 
 def test_nothing_waits_for_a_result_that_plan_found(template: Template) -> None:
     """A step is skipped on plan's word, and deploy also where the verdict is another one."""
-    assert task(template, "train")["when"] == "{{= jsonpath(tasks.plan.outputs.parameters.todo, `$['train']`) == 'run' }}"
+    assert task(template, "evaluate")["when"] == "{{= jsonpath(tasks.plan.outputs.parameters.todo, `$['evaluate']`) == 'run' }}"
+    assert task(template, "train")["when"] == "{{= jsonpath(inputs.parameters.todo, `$['train']`) == 'run' }}"
     assert "tasks.validate.outputs.parameters.verdict == 'accepted'" in task(template, "deploy")["when"]
-    assert task(template, "search-work")["withParam"] == "{{tasks.plan.outputs.parameters.workers}}"
+
+
+def test_a_family_has_a_dag_of_its_own(template: Template) -> None:
+    """So that one that fails does not stop the others; what compares them waits for all."""
+    family = tasks(template, (argo.FAMILY,))
+    assert {name: one.get("depends", "").split(".")[0] for name, one in family.items()} == {
+        "search-create": "",
+        "search-work": "search-create",
+        "search-collect": "(search-work",
+        "train": "search-collect",
+    }
+    assert family["search-work"]["withParam"] == "{{inputs.parameters.workers}}"
+    given = {one["name"]: one["value"] for one in family["search-work"]["arguments"]["parameters"]}
+    assert given["item"] == '{"family": "{{= jsonpath(inputs.parameters.item, `$.family`) }}", "worker": "{{item}}"}'
+    assert task(template, "family")["withParam"] == "{{tasks.plan.outputs.parameters.families}}"
+    assert task(template, "family")["depends"] == "plan && prepare"
+    whens = task(template, "family")["when"].removeprefix("{{= ").removesuffix(" }}").split(" || ")
+    assert [re.findall(r"\['(.*)'\]", one) for one in whens] == [[name] for name in family]
+    assert task(template, "evaluate")["depends"] == "plan && family"
+
+
+def test_pods_that_fit_models_ask_for_their_familys_gpus(template: Template) -> None:
+    """By the item that they are given; and every family has a number, since one that has none would fail the pod."""
+    asking = {one["name"] for one in template["spec"]["templates"] if "parameters.gpus" in one.get("podSpecPatch", "")}
+    assert asking == {"search-work", "train"}
+    patch = step(template, "train")["podSpecPatch"]
+    count = "jsonpath(workflow.parameters.gpus, `$['` + jsonpath(inputs.parameters.item, `$.family`) + `']`)"
+    assert f'"{{{{= jsonpath(workflow.parameters.gpus, `$.resource`) }}}}": {{{{= {count} > 0 ? {count} : `null` }}}}}}' in patch
+    assert set(argo.GPUS) == {"resource", *families.NAMES}
+
+
+def test_two_runs_at_the_same_work_do_it_once(template: Template) -> None:
+    """Mutexes are named by what plan says, which is a global output; a worker of a search holds none, since it shares its trials."""
+    names = {one["name"]: one["synchronization"]["mutexes"] for one in template["spec"]["templates"] if "synchronization" in one}
+    assert set(names) == {"prepare", "search-collect", "train", "evaluate", "validate"}
+    assert names["prepare"] == [{"name": "prepare-{{= jsonpath(workflow.outputs.parameters.locks, `$['prepare']`) }}"}]
+    item = "jsonpath(inputs.parameters.item, `$.family`)"
+    assert names["train"] == [{"name": f"train-{{{{= jsonpath(workflow.outputs.parameters.locks, `$['train/` + {item} + `']`) }}}}"}]
+    locks = next(one for one in step(template, "plan")["outputs"]["parameters"] if one["name"] == "locks")
+    assert locks["globalName"] == "locks"
 
 
 def test_a_submit_is_a_run_whatever_is_there_unless_it_says_otherwise(template: Template) -> None:
@@ -93,11 +139,12 @@ FAULTS = {
     "spec: automountServiceAccountToken is not false": change("spec", "automountServiceAccountToken"),
     "spec: executor.serviceAccountName is missing": change("spec", "executor"),
     "spec: the pods' securityContext is another": change("spec", "securityContext", "runAsNonRoot", to=False),
-    "train: its depends does not name plan": retask("train", "depends", "search-collect"),
+    "evaluate: its depends does not name plan": retask("evaluate", "depends", "family"),
     "search-collect: its depends does not take every end of search-work": retask(
-        "search-collect", "depends", "plan && (search-work.Succeeded || search-work.Failed)"
+        "search-collect", "depends", "(search-work.Succeeded || search-work.Failed)"
     ),
-    "evaluate: reads the aggregate of train": retask("evaluate", "when", "{{tasks.train.outputs.parameters.auc}} > 0"),
+    "train: reads the aggregate of search-work": retask("train", "when", "{{tasks.search-work.outputs.parameters.finished}} > 0"),
+    "search-collect: is a fan-out and follows another one, search-work": retask("search-collect", "withParam", "[1, 2]"),
     "train: its retry has no limit": change("train", "retryStrategy", "limit"),
     "train: its retry does not ask asInt(lastRetry.exitCode)": change(
         "train", "retryStrategy", "expression", to="lastRetry.exitCode in [75, 76]"
@@ -110,10 +157,26 @@ FAULTS = {
     "deploy: volume outputs is not there": change("deploy", "volumes", to=[{"name": "tmp", "emptyDir": {}}]),
     "deploy: /outputs is on no volume": change("deploy", "container", "volumeMounts", to=[]),
     "deploy: its securityContext is another": change("deploy", "container", "securityContext", "readOnlyRootFilesystem"),
+    "prepare: its mutex is not named by its work": change("prepare", "synchronization", "mutexes", 0, "name", to="prepare"),
+    "train: its mutex is not named by its work": change(
+        "train",
+        "synchronization",
+        "mutexes",
+        0,
+        "name",
+        to="train-{{= jsonpath(workflow.outputs.parameters.locks, `$['train/xgboost']`) }}",
+    ),
     "train: its podSpecPatch is no JSON object": change("train", "podSpecPatch", to='{"containers": ['),
     "train: its podSpecPatch patches more than main's resources": change("train", "podSpecPatch", to='{"containers": [{"name": "wait"}]}'),
+    "prepare: its podSpecPatch is no JSON object": change("prepare", "podSpecPatch", to='{"containers": {{= retries }} {{= 1 }}}'),
+    "train: its podSpecPatch gives main something else than requests and limits": change(
+        "train", "podSpecPatch", to='{"containers": [{"name": "main", "resources": {"nvidia.com/gpu": "1"}}]}'
+    ),
+    "deploy: its podSpecPatch reads item, which is no input": change(
+        "deploy", "podSpecPatch", to='{"containers": [{"name": "main", "resources": {"limits": {"cpu": "{{= inputs.parameters.item }}"}}}]}'
+    ),
     "train: its podSpecPatch asks lastRetry": change(
-        "train", "podSpecPatch", to='{"containers": [{"name": "main", "resources": "{{=lastRetry.exitCode}}"}]}'
+        "train", "podSpecPatch", to='{"containers": [{"name": "main", "resources": {"limits": {"cpu": "{{=lastRetry.exitCode}}"}}}]}'
     ),
 }
 
@@ -230,6 +293,8 @@ def node(name: str, phase: str, kind: str = "Pod", **more: Any) -> Template:
 def test_watching_tells_what_began_and_ended(server: type[Server]) -> None:
     hit = {"hit": True, "key": "k", "cacheName": "c"}
     first = {"a": node("a", "Running"), "dag": node("dag", "Running", "DAG"), "bb": node("bb", "Succeeded", memoizationStatus=hit)}
+    lock = "Waiting for fraud/Mutex/train-1 lock. Lock status: 0/1"
+    first["dddd"] = node("dddd", "Pending", "Retry", message=lock, synchronizationStatus={"waiting": "fraud/Mutex/train-1"})
     then = {**first, "a": node("a", "Failed", message="OOMKilled (exit code 137)"), "ccc": node("ccc", "Skipped", "Skipped")}
     server.phases[:], server.nodes[:] = ["Running", "Running", "Succeeded"], [first, first, then]
     told: list[str] = []
@@ -237,6 +302,7 @@ def test_watching_tells_what_began_and_ended(server: type[Server]) -> None:
     assert [line.split(maxsplit=1) for line in told] == [
         ["a", "Running"],
         ["bb", "was there"],
+        ["dddd", f"Pending    {lock}"],
         ["a", "Failed     OOMKilled (exit code 137)"],
         ["ccc", "Skipped"],
     ]
