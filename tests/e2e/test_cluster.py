@@ -484,12 +484,15 @@ def test_three_hosts_give_one_result(place: Place, tmp_path: Path) -> None:
     shutil.copy(ADULT, tmp_path / "adult.csv")
     path = tmp_path / "adult.yaml"
     assert surefoot("init", tmp_path / "adult.csv", "--out", path).code == 0
-    path.write_text(re.sub(r"n_trials: \d+", "n_trials: 3", path.read_text(encoding="utf-8")), encoding="utf-8")
+    families = ("xgboost", "lightgbm", "catboost")
+    short = f"n_trials: 2\n  rounds: 100\n  families: [{', '.join(families)}]"
+    text = re.sub(r"n_trials: \d+", short, path.read_text(encoding="utf-8"))
+    path.write_text(f"{text}\ntrain: {{rounds: 100}}\n", encoding="utf-8")
 
     name = place.submit(path, "s3://surefoot/adult")  # works while the others do
     ran = surefoot("run", path, "--store", tmp_path / "here", limit=600)
     assert ran.code == 0, ran.err
-    in_docker(place.tag, tmp_path)
+    in_docker(place.tag, tmp_path, families)
     workflow = place.ended(name)
     assert workflow["status"]["phase"] == "Succeeded", place.argo("get", name)
 
@@ -500,7 +503,7 @@ def test_three_hosts_give_one_result(place: Place, tmp_path: Path) -> None:
     print(f"\nadult.csv: here {ran.seconds:.0f} s, in the cluster {seconds(workflow):.0f} s, {len(here)} equal files")  # noqa: T201
 
 
-def in_docker(tag: str, folder: Path) -> None:
+def in_docker(tag: str, folder: Path, families: tuple[str, ...]) -> None:
     """Run every step in a container of its own: no network, a read-only root, one folder."""
     folder.chmod(0o777)
     (folder / "docker").mkdir(mode=0o777)
@@ -509,9 +512,10 @@ def in_docker(tag: str, folder: Path) -> None:
         path.chmod(0o644)
     closed = ("--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp", "--volume", f"{folder}:/data")  # noqa: S108
     given = ("--config", "/data/adult.yaml", "--store", "/data/docker")
-    item = ("--item", '{"family": "xgboost", "worker": "0"}')
     for name in ("plan", *CHAIN):
         stage, _, word = name.partition("-")
-        words = [*([word] if word else []), *given, *(item if stage in ("search", "train") else ())]
-        call("docker", "run", *closed, f"surefoot/{stage}:e2e", *words)
+        items = [json.dumps({"family": family, "worker": "0"}) for family in families] if stage in ("search", "train") else [""]
+        for item in items:
+            words = [*([word] if word else []), *given, *(("--item", item) if item else ())]
+            call("docker", "run", *closed, f"surefoot/{stage}:e2e", *words)
     assert tag.startswith("e2e-")
