@@ -314,7 +314,7 @@ def _there(address: str) -> list[str]:
 
 
 def _server_skew() -> float | None:
-    """Ask an S3 server for its time: seconds that it is before ours, None where it does not say."""
+    """Ask an S3 server for its time: seconds that it is ahead of ours, None where it does not say."""
     import urllib3
 
     with suppress(urllib3.exceptions.HTTPError):
@@ -326,7 +326,7 @@ def _server_skew() -> float | None:
 def _clock(whose: str, skew: float | None) -> Iterator[Finding]:
     if skew is None:
         return
-    said = f"{whose} is {abs(skew):.0f} s {'before' if skew > 0 else 'behind'} ours" if abs(skew) >= 1 else f"{whose} is ours"
+    said = f"{whose} is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} ours" if abs(skew) >= 1 else f"{whose} is ours"
     if abs(skew) >= REFUSED:
         yield Finding("clock", "fail", said, "Set this machine's clock: an S3 server refuses such requests.", NotNow.code)
     else:

@@ -226,11 +226,10 @@ class S3Store(Store):
         try:
             yield
         except S3Error as error:
-            if (
-                error.response.status == 403 and abs(ahead := _ahead(error.response.headers.get("Date", ""))) > SKEW
-            ):  # an answer to HEAD has no code
+            # By the date, since an answer to HEAD has no code.
+            if error.response.status == 403 and abs(ahead := _ahead(error.response.headers.get("Date", ""))) > SKEW:
                 raise ConfigError(
-                    f"{self._endpoint}: the server's clock is {abs(ahead):.0f} s {'before' if ahead > 0 else 'behind'} ours, "
+                    f"{self._endpoint}: the server's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} ours, "
                     "and it refuses such requests. Set this machine's clock, or the server's."
                 ) from error
             raise self._refusal(key, error.response.status, error.code or "", error.message or "") from error

@@ -31,6 +31,7 @@ optuna.logging.disable_default_handler()
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 LOOK, SHARE = 5.0, 0.005  # seconds between two looks at all trials; of a fit's time that they may take
+SELDOM = 300.0  # seconds between two looks, at most: one may have waited minutes for a server that was away
 WAY_OUT = (
     "Move its file away (study.db in the store, or what SUREFOOT_STUDY names; in Postgres, drop the database and make an empty one), "
     "and run again: finished trials are taken from their records."
@@ -123,7 +124,7 @@ class Others:
         if time.monotonic() >= self._until:
             began = time.monotonic()
             self._trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            self._until = (ended := time.monotonic()) + max(LOOK, (ended - began) / SHARE)
+            self._until = (ended := time.monotonic()) + min(max(LOOK, (ended - began) / SHARE), SELDOM)
         return self._trials
 
     def prune(self, reports: dict[int, float]) -> bool:

@@ -671,7 +671,7 @@ def test_what_passes_is_tried_again(answering: Callable[..., list[str]], impatie
     ("answer", "line"),
     [
         (error(403, "AccessDenied"), "AccessDenied: Said so. Check AWS_ACCESS_KEY_ID"),
-        (skewed(36_000), "the server's clock is 3[0-9]{4} s before ours, and it refuses such requests. Set this machine's clock"),
+        (skewed(36_000), "the server's clock is 3[0-9]{4} s ahead of ours, and it refuses such requests. Set this machine's clock"),
         (skewed(-36_000), "the server's clock is 3[0-9]{4} s behind ours, and it refuses such requests. Set this machine's clock"),
         (error(404, "NoSuchBucket"), "there is no bucket 'bucket'"),
         (error(400, "AuthorizationHeaderMalformed"), "Check that AWS_ENDPOINT_URL is an S3 server and AWS_REGION"),

@@ -149,7 +149,7 @@ def test_too_little_memory_for_the_table_that_was_prepared(
 
 @pytest.mark.parametrize(
     ("skew", "state", "said"),
-    [(0.2, "ok", "its is ours"), (-60.0, "warn", "its is 60 s behind ours"), (901.0, "fail", "its is 901 s before ours")],
+    [(0.2, "ok", "its is ours"), (-60.0, "warn", "its is 60 s behind ours"), (901.0, "fail", "its is 901 s ahead of ours")],
 )
 def test_clocks(skew: float, state: str, said: str) -> None:
     (found,) = doctor._clock("its", skew)
