@@ -491,7 +491,7 @@ def _known(error: BaseException) -> SurefootError | Interrupted | None:
 
 def resolve(given: str, store: Store, sets: list[str]) -> Config:
     """Read the config that a step was given: a file, the address of a resolved one in the store, or the config itself as JSON."""
-    if given.startswith("{"):
+    if given.lstrip().startswith("{"):
         return config.inline(given, sets)
     if not re.fullmatch(r"config/[0-9a-f]{64}\.json", given):
         return config.load(Path(given), sets)
