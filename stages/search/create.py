@@ -27,13 +27,8 @@ def create(config: Config, run: Run) -> dict[str, Any]:
         slots.grow(config.n_trials)
         slots.reconcile()
         restored = studies.restore(config, run, slots)
-        log.info(
-            "study.ready",
-            study=name,
-            restored=restored,
-            finished=len(studies.finished(study.get_trials(deepcopy=False))),
-            budget=config.n_trials,
-        )
+        finished = studies.finished(study.get_trials(deepcopy=False))
+        log.info("study.ready", study=name, restored=restored, finished=len(finished), budget=config.n_trials)
     return {"study": name}
 
 

@@ -187,45 +187,36 @@ def test_argo_lint_passes_the_clock_beside_its_template(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        "cron.enabled=true",  # without a config
-        "cron.schedule=monday",
-        "cron.schedule=0 3 * *",
-        "cron.timezone=2",
-        "cron.suspend=never",
-        "cron.name=a/b",
-        "cron.config.prepar.path=x",
-        "cron.config.profile=fast",
-        "cron.concurrency=Allow",
-    ],
-)
-def test_a_clock_that_cannot_be_meant_is_refused(wrong: str) -> None:
-    done = helm("template", "surefoot", str(CHART), "--set", wrong)
-    assert done.returncode != 0
-    assert "/cron" in done.stderr
+CLOCKS = [
+    "cron.enabled=true",  # without a config
+    "cron.schedule=monday",
+    "cron.schedule=0 3 * *",
+    "cron.timezone=2",
+    "cron.suspend=never",
+    "cron.name=a/b",
+    "cron.config.prepar.path=x",
+    "cron.config.profile=fast",
+    "cron.concurrency=Allow",
+]
+OTHERS = [
+    "store=folder",
+    "room.train.memory=4Gi",
+    "room.tune=512",
+    "gpus.xgboost=-1",
+    "gpus.forest=1",
+    "parallelism=0",
+    "scheduling.fits.tolerations=spot",
+    "tga=1",
+    "minio.storage=big",
+]
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        "store=folder",
-        "room.train.memory=4Gi",
-        "room.tune=512",
-        "gpus.xgboost=-1",
-        "gpus.forest=1",
-        "parallelism=0",
-        "scheduling.fits.tolerations=spot",
-        "tga=1",
-        "minio.storage=big",
-    ],
-)
+@pytest.mark.parametrize("wrong", CLOCKS + OTHERS)
 def test_a_wrong_value_is_refused(wrong: str) -> None:
     done = helm("template", "surefoot", str(CHART), "--set", wrong)
     assert done.returncode != 0
     key, _, _ = wrong.partition("=")
-    assert key.rpartition(".")[2] in done.stderr
+    assert ("/cron" if wrong in CLOCKS else key.rpartition(".")[2]) in done.stderr
 
 
 def test_every_value_has_a_comment_and_a_place_in_the_schema() -> None:
