@@ -6,6 +6,7 @@
     resume-FAMILY                                     fits are killed, and go on to the same model
     slots, slots-postgres                             workers without work are killed at any commit, and sleep beyond their leases
     searches, searches-postgres                       workers of whole searches are killed, told to stop, and put to sleep amid fits
+    many-searches, many-searches-postgres             the same in short searches, of four workers; their database may be dropped in between
     leases                                            workers of another machine are killed: their leases run out
     trainings                                         trainings are killed and told to stop, and started again until they end
     postgres, minio, network                          amid searches, the study's database, or the store, is restarted, the network cut
@@ -14,7 +15,8 @@
     damage, fuzz                                      whatever is stored is damaged; whatever is read is made up
     plain-script, optuna-alone                        the same kills without Surefoot
 
-Each part appends its counts to docs/scoreboard.jsonl; a seed that was run is not counted again.
+Each part appends its counts to docs/scoreboard.jsonl; a seed that was run is not counted again. Its verdict is written with the counts
+of all its seeds: whole numbers are added, of others the highest counts.
 """
 
 import contextlib
@@ -51,6 +53,7 @@ from tests.unit.families.test_families import BOOSTED, PARAMS, table, written
 FILE = Path(__file__).resolve().parents[1] / "docs" / "scoreboard.jsonl"
 SETTINGS: dict[str, Any] = {"rounds": 400, "early_stopping_rounds": 80, "seed": 3, "metric": "auc"}
 LEFT = 1_500_000  # bytes of a full disk that may be free when a search goes on
+DROPPED = 0.2  # of the times that a short search's budget is raised, its database is dropped before
 SLOW = 0.03  # a fit's learning rate: its best border comes late
 
 
@@ -142,42 +145,33 @@ def slots(place: str, faults: int, seed: int) -> list[dict[str, Any]]:
             crew.meet(budget, faults, faults)
             drill.check(url, name, budget, crew.records)
         drill.let_go()
-    verdict = f"{budget} slots of {budget} finished once, none running"
-    return [
-        {
-            "fault": f"a search worker is killed, {place}",
-            "how": "SIGKILL at a random commit or record",
-            "runs": crew.killed,
-            "lost": 0,
-            "verdict": verdict,
-        },
-        {
-            "fault": f"a search worker sleeps beyond its lease, {place}",
-            "how": "SIGSTOP, SIGCONT",
-            "runs": crew.stopped,
-            "lost": 0,
-            "verdict": verdict,
-        },
-    ]
+    found = {"lost": 0, "verdict": "{slots:,} slots finished once each, none running", "counts": {"slots": budget}}
+    killed = {"fault": f"a search worker is killed, {place}", "how": "SIGKILL at a random commit or record", "runs": crew.killed}
+    asleep = {"fault": f"a search worker sleeps beyond its lease, {place}", "how": "SIGSTOP, SIGCONT", "runs": crew.stopped}
+    return [killed | found, asleep | found]
 
 
-def searches(place: str, faults: int, seed: int) -> list[dict[str, Any]]:
+def searches(place: str, are_short: bool, faults: int, seed: int) -> list[dict[str, Any]]:
     """Kill, stop and put to sleep the workers of whole searches, one study after the other, whose budgets are raised twice."""
     rng = random.Random(f"{seed}/searches" + ("" if place == "SQLite" else f"/{place}"))
     sums: Counter[str] = Counter()
+    budgets, rounds = ((2, 3, 4), 300) if are_short else ((4, 6, 8), 1000)
     recovery: list[float] = []
     with tempfile.TemporaryDirectory() as name, database(place, Path(name)) as given:
         folder = Path(name)
         address = drills.lay_out(folder).store.address
         while sum(sums[kind] for kind in ("killed", "told to stop", "put to sleep")) < faults:
             search = sums["searches"]
-            workers = (1, 2, 4)[search % 3] if not given else 4
+            workers = 4 if given or are_short else (1, 2, 4)[search % 3]
             crew = drills.Crew(folder, address, given, rng, drills.Journal(folder / f"{search}.journal"), workers)
-            for budget in (4, 6, 8):
-                sets = (f"search.seed={seed * 100_000 + search}", f"search.n_trials={budget}")
-                if budget == 4:
+            for budget in budgets:
+                sets = (f"search.seed={seed * 100_000 + search}", f"search.n_trials={budget}", f"search.rounds={rounds}")
+                if budget == budgets[0]:
                     crew.do("search-create", sets)
-                crew.search(sets, 2 + workers, 0.3)
+                elif are_short and rng.random() < DROPPED:
+                    crew.lose_database(sets)
+                    sums["dropped"] += 1
+                crew.search(sets, 2 if are_short else 2 + workers, 0.1 if are_short else 0.3)
                 drills.check(crew, sets, budget)
             drills.collected(crew, sets)
             fitted, redone = crew.journal.redone()
@@ -185,21 +179,22 @@ def searches(place: str, faults: int, seed: int) -> list[dict[str, Any]]:
             assert crew.journal.lost() == 0
             recovery += crew.journal.recovery(crew.killed)
             sums.update({"killed": len(crew.killed), "told to stop": crew.told, "put to sleep": crew.slept})
-            sums.update(searches=1, fitted=fitted, redone=redone)
-    recovered = sorted(recovery)
-    verdict = f"{sums['searches']} searches, each slot finished once; {sums['redone']} of {sums['fitted']} borders fitted twice"
-    verdict += f"; back at work in {_percentile(recovered, 95):.1f} s (95 %)"
+            sums.update(searches=1, slots=budgets[-1], fitted=fitted, redone=redone)
+    verdict = "{searches:,} searches" + (" of four workers" if are_short else "") + ", {slots:,} slots, each finished once"
+    verdict += "; {redone:,} of {fitted:,} borders fitted twice; back at work in {seconds:.1f} s (95 %)"
+    counts = {**{one: sums[one] for one in ("searches", "slots", "redone", "fitted")}, "seconds": _percentile(sorted(recovery), 95)}
+    amid = "amid short fits" if are_short else "amid fits"
     how = {"killed": "SIGKILL", "told to stop": "SIGTERM", "put to sleep": "SIGSTOP beyond its lease, SIGCONT"}
-    return [
-        {
-            "fault": f"a worker amid fits is {kind}, {place}",
-            "how": f"{how[kind]} at random",
-            "runs": sums[kind],
-            "lost": 0,
-            "verdict": verdict,
-        }
+    found: list[dict[str, Any]] = [
+        {"fault": f"a worker {amid} is {kind}, {place}", "how": f"{how[kind]} at random", "runs": sums[kind], "lost": 0}
+        | {"verdict": verdict, "counts": counts}
         for kind in how
     ]
+    if are_short:
+        fault = f"the study's database is dropped before its budget is raised, {place}"
+        verdict = "each finished trial is there again, as it was, and none was fitted again"
+        found.append({"fault": fault, "how": "all its tables at once", "runs": sums["dropped"], "lost": 0, "verdict": verdict})
+    return found
 
 
 def leases(faults: int, seed: int) -> list[dict[str, Any]]:
@@ -218,9 +213,11 @@ def leases(faults: int, seed: int) -> list[dict[str, Any]]:
             drills.check(crew, sets, 8)
             recovery += journal.recovery(crew.killed)
             sums.update(searches=1, killed=len(crew.killed))
-    verdict = f"{sums['searches']} searches, each slot finished once; back at work in {_percentile(sorted(recovery), 95):.1f} s (95 %)"
-    how = f"SIGKILL at random; its lease of {LEASE:.0f} s runs out"
-    return [{"fault": "a worker of another machine is killed, SQLite", "how": how, "runs": sums["killed"], "lost": 0, "verdict": verdict}]
+    verdict = "{searches:,} searches, each slot finished once; back at work in {seconds:.1f} s (95 %)"
+    counts = {"searches": sums["searches"], "seconds": _percentile(sorted(recovery), 95)}
+    how, runs = f"SIGKILL at random; its lease of {LEASE:.0f} s runs out", sums["killed"]
+    fault = "a worker of another machine is killed, SQLite"
+    return [{"fault": fault, "how": how, "runs": runs, "lost": 0, "verdict": verdict, "counts": counts}]
 
 
 def trained(faults: int, seed: int) -> list[dict[str, Any]]:
@@ -231,9 +228,10 @@ def trained(faults: int, seed: int) -> list[dict[str, Any]]:
         trainings.searched(folder)
         while sums["killed"] + sums["told to stop"] < faults:
             sums += trainings.train(folder, rng, seed * 100_000 + sums["trainings"], Path(name) / "alone")
-    verdict = f"{sums['trainings']} trainings, the same two models, byte for byte; {sums['again']} of {sums['fitted']} borders fitted twice"
+    verdict = "{trainings:,} trainings, the same two models, byte for byte; {again:,} of {fitted:,} borders fitted twice"
+    found = {"lost": 0, "verdict": verdict, "counts": {one: sums[one] for one in ("trainings", "again", "fitted")}}
     kinds = (("killed", "SIGKILL at random"), ("told to stop", "SIGTERM at random"))
-    return [{"fault": f"a training is {kind}", "how": how, "runs": sums[kind], "lost": 0, "verdict": verdict} for kind, how in kinds]
+    return [{"fault": f"a training is {kind}", "how": how, "runs": sums[kind]} | found for kind, how in kinds]
 
 
 def beside(kind: str, faults: int, seed: int) -> list[dict[str, Any]]:
@@ -246,12 +244,14 @@ def beside(kind: str, faults: int, seed: int) -> list[dict[str, Any]]:
             how = (alone.script, 1, 3) if kind == "a plain script" else (alone.work, 2, 4)
             sums += alone.search(how[0], Path(name), address, rng, sums["searches"], how[1], how[2])
             sums["searches"] += 1
-    verdict = f"{sums['again']} of {sums['fitted']} borders fitted again"
+    verdict, named = "{again:,} of {fitted:,} borders fitted again", ["again", "fitted"]
     if kind != "a plain script":
-        verdict += f"; {sums['beyond']} trials beyond the budgets of {sums['searches']} searches, {sums['running']} left running or waiting"
-        verdict += f", {sums['crashed']} workers crashed by themselves"
-    fault = f"{kind}: its worker is killed amid fits, SQLite"
-    return [{"fault": fault, "how": "SIGKILL at random", "runs": sums["killed"], "lost": sums["lost"], "verdict": verdict}]
+        verdict += "; {beyond:,} trials beyond the budgets of {searches:,} searches, {running:,} left running or waiting"
+        verdict += ", {crashed:,} workers crashed by themselves"
+        named += ["beyond", "searches", "running", "crashed"]
+    fault, runs, lost = f"{kind}: its worker is killed amid fits, SQLite", sums["killed"], sums["lost"]
+    counts = {one: sums[one] for one in named}
+    return [{"fault": fault, "how": "SIGKILL at random", "runs": runs, "lost": lost, "verdict": verdict, "counts": counts}]
 
 
 def gone(what: str, how: str, count: int, seed: int) -> list[dict[str, Any]]:
@@ -301,10 +301,11 @@ def gone(what: str, how: str, count: int, seed: int) -> list[dict[str, Any]]:
             waits += crew.journal.waits(mine)
             back += mine
             slots += 8
-    verdict = f"{slots} slots, each finished once, no worker ended; at work {_percentile(sorted(waits), 95):.1f} s after it was back (95 %)"
+    verdict = "{slots:,} slots, each finished once, no worker ended; at work {seconds:.1f} s after it was back (95 %)"
+    counts = {"slots": slots, "seconds": _percentile(sorted(waits), 95)}
     how += "" if own_clock else f", back within 3 s; one in {'four' if net else 'twenty'} after up to 30 s"
     fault_said = f"{what} is {'cut' if net else 'set' if own_clock else 'restarted'} amid searches"
-    return [{"fault": fault_said, "how": how, "runs": len(back), "lost": 0, "verdict": verdict}]
+    return [{"fault": fault_said, "how": how, "runs": len(back), "lost": 0, "verdict": verdict, "counts": counts}]
 
 
 def _set_wrong(database: servers.PostgresServer, rng: random.Random, _seconds: float) -> tuple[float, float]:
@@ -337,11 +338,10 @@ def full_disk(faults: int, seed: int) -> list[dict[str, Any]]:
             drills.collected(crew, sets)
             fitted, again = crew.journal.redone()
             sums.update(searches=1, fitted=fitted, again=again)
-    verdict = (
-        f"it ended with 75; {sums['searches']} searches, each slot finished once; {sums['again']} of {sums['fitted']} borders fitted twice"
-    )
-    how = f"a tmpfs of {disk.SIZE} MiB, which is filled but for up to {LEFT / 1e6} MB"
-    return [{"fault": "the store's disk is full, SQLite", "how": how, "runs": sums["ended"], "lost": 0, "verdict": verdict}]
+    verdict = "it ended with 75; {searches:,} searches, each slot finished once; {again:,} of {fitted:,} borders fitted twice"
+    counts = {one: sums[one] for one in ("searches", "again", "fitted")}
+    how, runs = f"a tmpfs of {disk.SIZE} MiB, which is filled but for up to {LEFT / 1e6} MB", sums["ended"]
+    return [{"fault": "the store's disk is full, SQLite", "how": how, "runs": runs, "lost": 0, "verdict": verdict, "counts": counts}]
 
 
 def _again_and_again(
@@ -375,17 +375,28 @@ def markdown() -> str:
     lines = ["| fault | how it is injected | runs | lost | what was found |", "|---|---|---|---|---|"]
     for fault, parts in by_fault.items():
         counts = [sum(part[name] for part in parts) for name in ("runs", "lost")]
-        found = "refused, healed, or of no effect" if parts[-1]["part"] == "damage" else parts[-1]["verdict"]
+        found = "refused, healed, or of no effect" if parts[-1]["part"] == "damage" else parts[-1]["verdict"].format(**_together(parts))
         lines.append(f"| {fault} | {parts[0]['how']} | {counts[0]:,} | {counts[1]} | {found} |")
     return "\n".join(lines) + "\n"
+
+
+def _together(parts: list[dict[str, Any]]) -> dict[str, float]:
+    """Add up what parts counted; of what they measured, the highest counts."""
+    found: dict[str, float] = {}
+    for part in parts:
+        for name, count in part.get("counts", {}).items():
+            found[name] = found.get(name, 0) + count if isinstance(count, int) else max(found.get(name, 0.0), count)
+    return found
 
 
 PARTS: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     **{f"resume-{name}": functools.partial(resume, name) for name in BOOSTED},
     "slots": functools.partial(slots, "SQLite"),
     "slots-postgres": functools.partial(slots, "Postgres"),
-    "searches": functools.partial(searches, "SQLite"),
-    "searches-postgres": functools.partial(searches, "Postgres"),
+    "searches": functools.partial(searches, "SQLite", False),
+    "searches-postgres": functools.partial(searches, "Postgres", False),
+    "many-searches": functools.partial(searches, "SQLite", True),
+    "many-searches-postgres": functools.partial(searches, "Postgres", True),
     "leases": leases,
     "trainings": trained,
     "plain-script": functools.partial(beside, "a plain script"),

@@ -13,7 +13,6 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
-import sklearn.metrics  # noqa: F401 - workers are forked from a process that has it
 import sqlalchemy
 from sqlalchemy import text
 
@@ -178,7 +177,7 @@ class Crew:
     def start(self, name: str, sets: tuple[str, ...]) -> ForkServerProcess:
         """Start one process of a step."""
         context = get_context("forkserver")
-        context.set_forkserver_preload(["tests.searches"])
+        context.set_forkserver_preload(["tests.searches", "tests.warm"])
         environment = {"SUREFOOT_STUDY": self.database, **{one: value for one, value in os.environ.items() if one.startswith("AWS_")}}
         arguments = (name, self.folder, self.address, environment, sets, self.journal.path, self.lease, self.net)
         process = context.Process(target=be, args=arguments)
@@ -247,6 +246,22 @@ class Crew:
         best = max((value for _, value in there.values()), default=float("-inf"))
         assert best >= self.best
         self.finished, self.best = there, best
+
+    def lose_database(self, sets: tuple[str, ...]) -> None:
+        """Drop all that is in the database, create the study again, and see that each finished trial is there as it was."""
+        name, before = studies.name(planned(self.folder, self.address, *sets).config["search"], _run(self, sets)), self.finished
+        if self.database:
+            engine = sqlalchemy.create_engine(url(self), isolation_level="AUTOCOMMIT")
+            with engine.connect() as connection:
+                connection.execute(text("DROP SCHEMA public CASCADE"))
+                connection.execute(text("CREATE SCHEMA public"))
+            engine.dispose()
+        else:
+            for path in Path(self.address).glob("study.db*"):
+                path.unlink()
+        self.do("search-create", sets)
+        self.finished = finished(url(self), name)
+        assert {slot: value for slot, (_, value) in self.finished.items()} == {slot: value for slot, (_, value) in before.items()}
 
     def said(self) -> str:
         """Give the last of what the processes logged."""
