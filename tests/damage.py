@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import families
-from stages.common import artifact, config, contract, log, registry, step
+from stages.common import artifact, config, contract, log, raw, registry, step
 from stages.common.address import Addresses
 from stages.common.artifact import Artifact, Manifest
 from stages.common.checkpoint import Checkpoint
@@ -280,8 +280,8 @@ def submitted(store: Store, folder: Path) -> Iterator[Object]:
         whole = step.resolve(key, store, [])
         yield Object("resolved config", key, partial(step.resolve, key, store, []), (whole,))
         planned = Addresses(step.pin(whole, store), store)
-        for raw in sorted({*store.list("raw/")} - before):
-            yield Object("submitted table", raw, partial(_table, planned), (_table(planned),))
+        for key in sorted({*store.list("raw/")} - before):
+            yield Object("submitted table", key, partial(_table, planned), (_table(planned),))
 
 
 def _table(planned: Addresses) -> list[bytes]:
@@ -309,7 +309,7 @@ def scratch(store: Store, folder: Path) -> Iterator[Object]:
     for path in (folder / "table.csv", folder / "daily" / "more.csv"):
         digest = contract.file_digest(path)
         (key,) = [key for key in store.list("scratch/raw/") if digest.encode() in store.read(key)]
-        yield Object("remembered digest", key, partial(step.raw_digest, store, str(path)), (digest,), is_named=False)
+        yield Object("remembered digest", key, partial(raw.digest, store, str(path)), (digest,), is_named=False)
 
 
 def _load(store: Store, name: str) -> bytes | None:

@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from stages.common import artifact, config, contract, log, step
+from stages.common import artifact, config, contract, log, raw, step
 from stages.common.address import Addresses
 from stages.common.errors import SurefootError
 from stages.common.store import open_store
@@ -269,7 +269,7 @@ def of_listings(rng: random.Random, folder: Path) -> None:
     store.create(key := f"raw/{artifact.sha256(data)}", data)
     with tempfile.TemporaryDirectory() as empty:
         try:
-            step._download(store, key, Path(empty) / "raw")
+            raw.fetch(store, key, Path(empty) / "raw")
         finally:
             assert {path.name for path in Path(empty).iterdir()} <= {"raw"}
 

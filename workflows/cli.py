@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.common import artifact, checkpoint, config, contract, log, registry, step
+from stages.common import artifact, checkpoint, config, contract, log, raw, registry, step
 from stages.common.address import Addresses
 from stages.common.artifact import sha256
 from stages.common.config import Config
@@ -131,7 +131,7 @@ def plan(asked: argparse.Namespace) -> int:
     from stages.plan import plan as plans
 
     resolved, store = _open(asked)
-    made = plans.plan(resolved, store)
+    made = plans.plan(resolved, store, copy=False)
     if asked.json:
         _say(json.dumps({"steps": [{**vars(row), "label": row.label} for row in made.rows]}))
         return 0
@@ -227,7 +227,7 @@ def submit(asked: argparse.Namespace) -> int:
 
 def upload(resolved: Config, store: Store) -> str:
     """Upload a config and its raw files, each by its digest; give the config's address in the store."""
-    sections = {name: _uploaded(resolved[name], store) for name in step.READ_RAW}
+    sections = {name: _uploaded(resolved[name], store) for name in raw.SECTIONS}
     document = Config(resolved.name, {**resolved.sections, **sections}).dump()
     digest = sha256(document)
     artifact.keep(store, address := f"config/{digest}.json", document, digest)
@@ -236,9 +236,9 @@ def upload(resolved: Config, store: Store) -> str:
 
 def _uploaded(section: Any, store: Store) -> Any:
     """Upload a section's raw files; give the section with their addresses. At what is in a bucket, the cluster looks at each run."""
-    section = section.model_copy(update={section.RAW[name]: None for name in section.raw().keys() - step.raw_files(section).keys()})
+    section = section.model_copy(update={section.RAW[name]: None for name in section.raw().keys() - raw.files(section).keys()})
     for name, place in section.raw().items():
-        if place.startswith(step.NO_FILE):
+        if place.startswith(raw.NO_FILE):
             continue
         key = f"raw/{_put(store, Path(place))}"
         if (head := store.head(key)) is None or head.sha256 not in (None, key.removeprefix("raw/")):
@@ -251,7 +251,7 @@ def _put(store: Store, path: Path) -> str:
     """Upload a raw file, or a folder's files and their listing; give its digest."""
     if not path.is_dir():
         return str(artifact.put(store, path, "raw")["sha256"])
-    files = step.listing(store, path)
+    files = raw.listing(store, path)
     for name, digest in files["files"].items():
         if artifact.put(store, path / name, "raw")["sha256"] != digest:
             raise MissingInput(f"{path / name}: its bytes changed while it was uploaded. Submit again.")
@@ -316,7 +316,7 @@ def _searches(resolved: Config, store: Store) -> list[Any]:
     from stages.search import progress
 
     try:
-        return [*progress.stand(Addresses(step.pin(resolved, store), store))]
+        return [*progress.stand(Addresses(step.pin(resolved, store, copy=False), store))]
     except (ConfigError, MissingInput, NotNow) as error:
         log.debug("search.not_asked", why=str(error))
         return []
@@ -327,7 +327,7 @@ def report(asked: argparse.Namespace) -> int:
     from stages.evaluate import report as reports
 
     resolved, store = _open(asked)
-    addresses, beside = Addresses(step.pin(resolved, store), store), asked.out.with_suffix(".json")
+    addresses, beside = Addresses(step.pin(resolved, store, copy=False), store), asked.out.with_suffix(".json")
     if beside == asked.out:
         raise UsageError("--out names the page, an HTML file; its numbers are written beside it, as .json.")
     asked.out.parent.mkdir(parents=True, exist_ok=True)

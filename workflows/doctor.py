@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-from stages.common import artifact, config, database, memory, recipe, step
+from stages.common import artifact, config, database, memory, raw, recipe
 from stages.common.address import Addresses
 from stages.common.config import Config
 from stages.common.contract import STEPS
@@ -70,14 +70,14 @@ def examine(path: str | None, address: str | None, sets: list[str]) -> list[Find
 def _raw(resolved: Config) -> Iterator[Finding]:
     places = {
         place: f"{title}.{resolved[title].RAW[name]}"
-        for title in step.READ_RAW
-        for name, place in step.raw_files(resolved[title]).items()
+        for title in raw.SECTIONS
+        for name, place in raw.files(resolved[title]).items()
         if name not in resolved[title].MAY_LACK
     }
-    gone = [place for place in places if not place.startswith(step.NO_FILE) and not Path(place).exists()]
+    gone = [place for place in places if not place.startswith(raw.NO_FILE) and not Path(place).exists()]
     try:
         for place in (place for place in places if place.startswith("s3://")):
-            step.objects(place, places[place])
+            raw.objects(place, places[place])
     except SurefootError as error:
         yield Finding("config", "fail", str(error).rstrip("."), code=error.code)
         return

@@ -12,7 +12,7 @@ import pandas as pd
 from pandas.api import types
 
 from stages.common.errors import MissingInput, UsageError
-from stages.common.step import shown
+from stages.common.raw import shown
 from stages.prepare import check
 from stages.prepare.config import plain_name
 from stages.prepare.raw import in_memory

@@ -20,25 +20,18 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
-from stages.common import artifact, checkpoint, config, contract, log, recipe, registry, telemetry
+from stages.common import artifact, checkpoint, config, contract, log, raw, recipe, registry, telemetry
 from stages.common.address import Addresses
 from stages.common.artifact import Artifact, Manifest
 from stages.common.config import Config, Pinned
 from stages.common.contract import STEPS, Item
-from stages.common.errors import ConfigError, DataError, Interrupted, MissingInput, NotNow, OutOfMemory, SurefootError, UsageError
+from stages.common.errors import Interrupted, MissingInput, NotNow, OutOfMemory, SurefootError, UsageError
 from stages.common.store import Store, open_store
 
-if TYPE_CHECKING:
-    from stages.common.s3 import Bucket, Seen
-
 BUG = 70
-LISTING = b'{"files":{'  # how the document of a folder's files begins; no table does
-READ_RAW = ("prepare", "evaluate")  # sections that name raw files
-NO_FILE = ("raw/", "s3://")  # how the place of a raw file begins that is no file of this machine
-UNCHANGED = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")  # of a file; the last two show one that was put in place with its time kept
 LAST_WORDS = Path("/dev/termination-log")  # Kubernetes shows it beside the exit code
 
 
@@ -86,12 +79,13 @@ class Run:
         """
         place = self.config.raw()[name]
         path = self.folder / f"raw-{name}" if place.startswith("raw/") else Path(place)
-        found = _download(self.store, place, path) if place.startswith("raw/") else raw_digest(self.store, place)
+        found = raw.fetch(self.store, place, path) if place.startswith("raw/") else raw.digest(self.store, place)
         if found != self.pinned.raw[name]:
             if path != Path(place):
                 for key in self.store.list("scratch/raw/"):  # what is remembered, so that whoever plans next looks at all anew
                     self.store.drop(key)
-                raise MissingInput(f"{self.store.address}/{place}: its bytes are damaged. Submit again: they are uploaded anew.")
+                again = "Run the same command again, or submit again: they are brought anew."
+                raise MissingInput(f"{self.store.address}/{place}: its bytes are damaged. {again}")
             raise MissingInput(f"{place}: its bytes changed since this run was planned. Run the same command again.")
         return path
 
@@ -114,193 +108,24 @@ class Run:
 # --- what plan pins -------------------------------------------------------------------------------
 
 
-def pin(resolved: Config, store: Store, run: str = "") -> Config:
-    """Pin what a run goes by: digests of the raw files, settings to try first, and the champion; copy what is in a bucket."""
-    copied = {section: _copied(store, section, resolved[section]) for section in READ_RAW}
+def pin(resolved: Config, store: Store, run: str = "", *, copy: bool = True) -> Config:
+    """Pin what a run goes by: digests of the raw files, settings to try first, and the champion.
+
+    What is in a bucket is copied first; where not, what changed there since the last copy stands for bytes that no run has seen.
+    """
+    copied = {section: raw.copied(store, section, resolved[section], copy=copy) for section in raw.SECTIONS}
     resolved = dataclasses.replace(resolved, sections={**resolved.sections, **copied})
-    raw = {
-        name: raw_digest(store, place, f"{section}.{resolved[section].RAW[name]}")
-        for section in READ_RAW
-        for name, place in raw_files(resolved[section]).items()
+    digests = {
+        name: raw.digest(store, place, f"{section}.{resolved[section].RAW[name]}")
+        for section in raw.SECTIONS
+        for name, place in raw.files(resolved[section]).items()
     }
-    pinned = Config(resolved.name, resolved.sections, Pinned(run, raw))
+    pinned = Config(resolved.name, resolved.sections, Pinned(run, digests))
     if resolved["search"].warm_start:
         pinned = pinned.with_first(registry.first(Addresses(pinned, store)))
     assert pinned.pinned
     champion = registry.champion(Addresses(pinned, store))
     return dataclasses.replace(pinned, pinned=dataclasses.replace(pinned.pinned, champion=champion))
-
-
-def raw_files(section: Any) -> dict[str, str]:
-    """Give the raw files of a run by name, without one that may lack and does."""
-    files: dict[str, str] = section.raw()
-    for name in section.MAY_LACK & files.keys():
-        if not files[name].startswith(NO_FILE) and not Path(files[name]).exists():
-            log.warning("raw.missing", path=files.pop(name), so="the run goes on without it")
-    return files
-
-
-def raw_digest(store: Store, place: str, option: str = "prepare.path") -> str:
-    """SHA-256 of a raw file, remembered by path, size, inode and times; ``raw/<sha256>`` in the store says it itself."""
-    if place.startswith("raw/"):
-        return place.removeprefix("raw/")
-    path = Path(place)
-    try:
-        stat = path.stat()
-        if path.is_dir():
-            return contract.digest(listing(store, path))
-        key = f"scratch/raw/{contract.digest([str(path.resolve()), *(getattr(stat, name) for name in UNCHANGED)])}"
-        if remembered := artifact.unsealed(store, key):
-            return str(remembered["sha256"])
-        found = contract.file_digest(path)
-    except FileNotFoundError as error:
-        raise MissingInput(f"{path}: the table is not there. Set {option} in the config.") from error
-    except OSError as error:
-        raise MissingInput(f"{path}: the table cannot be read ({error.strerror}). Set {option} to a file.") from error
-    store.replace(key, artifact.seal(key, {"sha256": found}))
-    return found
-
-
-def _copied(store: Store, title: str, section: Any) -> Any:
-    """Copy a section's raw files that are in buckets; give the section with their addresses in the store."""
-    for name, place in section.raw().items():
-        if place.startswith("s3://"):
-            option = section.RAW[name]
-            try:
-                found = _copy(store, place, f"{title}.{option}")
-            except MissingInput:
-                if name not in section.MAY_LACK:
-                    raise
-                log.warning("raw.missing", path=place, so="the run goes on without it")
-                found = None
-            section = section.model_copy(update={option: found})
-    return section
-
-
-def objects(place: str, option: str) -> "tuple[Bucket, dict[str, Seen]]":
-    """Look at an object, or at all of a folder but those that ``shown`` leaves out.
-
-    Raises:
-        ConfigError: it can be neither.
-        MissingInput: there is none.
-        DataError: an object's name is none of a file.
-
-    """
-    from stages.common.s3 import open_bucket  # Here, since the client costs half a second, and most runs do without
-
-    name, slash, key = place.removeprefix("s3://").partition("/")
-    parts = key.split("/")
-    if not slash or "" in parts[:-1] or not {".", ".."}.isdisjoint(parts):
-        raise ConfigError(f"{place}: no place of a bucket. Set {option} to s3://bucket/name, or to s3://bucket/folder/ with a slash.")
-    bucket = open_bucket(name)
-    if parts[-1]:
-        seen = bucket.look(key)
-        if seen is None:
-            raise MissingInput(f"{place}: the table is not there. Set {option} to an object, or to a folder with a slash at its end.")
-        return bucket, {key: seen}
-    found = {
-        each: seen for each, seen in bucket.under(key).items() if not re.search(r"(^|/)[._]", each.removeprefix(key)) and each[-1] != "/"
-    }
-    if not found:
-        raise MissingInput(f"{place}: the folder holds no file. Set {option} to a table, or to a folder of tables.")
-    names = [each.removeprefix(key) for each in found]
-    folders = {folder for name in names for folder in PurePosixPath(name).parents}
-    if odd := [name for name in names if not _is_name(name, folders) or str(PurePosixPath(name)) != name]:
-        raise DataError(f"{place}: {odd[0]!a} can be no file of a folder. Rename it.")
-    return bucket, found
-
-
-def _copy(store: Store, place: str, option: str) -> str:
-    """Copy what a bucket holds into the store, as ``surefoot submit`` does with files; give its address there."""
-    bucket, found = objects(place, option)
-    copied = {name: _copy_object(store, bucket, name, seen) for name, seen in found.items()}
-    folder = place.removeprefix(f"{bucket.address}/")
-    if folder in copied:
-        return f"raw/{copied[folder]}"
-    document = contract.dump({"files": {name.removeprefix(folder): sha256 for name, sha256 in copied.items()}})
-    artifact.keep(store, key := f"raw/{artifact.sha256(document)}", document, artifact.sha256(document))
-    return key
-
-
-def _copy_object(store: Store, bucket: "Bucket", name: str, seen: "Seen") -> str:
-    """Copy an object, unless it was and is there; give its digest."""
-    note = f"scratch/raw/{contract.digest(bucket.identity(name, seen))}"
-    if remembered := artifact.unsealed(store, note):
-        sha256 = str(remembered["sha256"])
-        if (head := store.head(f"raw/{sha256}")) and head.size == seen.size and head.sha256 in (None, sha256):
-            return sha256
-    with tempfile.TemporaryDirectory(prefix="surefoot-") as folder:
-        path = Path(folder) / "raw"
-        try:
-            sha256 = bucket.download(name, path)
-        except KeyError:
-            sha256 = ""
-        if not sha256 or bucket.look(name) != seen:
-            raise NotNow(f"{bucket.address}/{name}: it changed while it was copied. Run the same command again.")
-        artifact.keep(store, f"raw/{sha256}", path, sha256)
-    store.replace(note, artifact.seal(note, {"sha256": sha256}))
-    log.info("raw.copied", path=f"{bucket.address}/{name}", to=f"raw/{sha256}")
-    return sha256
-
-
-def shown(folder: Path) -> list[Path]:
-    """Give a folder's files in the order of their names, without those that begin, or lie in a folder that begins, with ``.`` or ``_``."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [path for path in files if not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)]
-
-
-def listing(store: Store, folder: Path) -> dict[str, dict[str, str]]:
-    """Give the digests of a folder's files; its own digest is this document's.
-
-    Raises:
-        MissingInput: there is no file.
-        DataError: a file's name is no text.
-
-    """
-    files = shown(folder)
-    if not files:
-        raise MissingInput(f"{folder}: the folder holds no file. Set prepare.path to a table, or to a folder of tables.")
-    if odd := [path for path in files if re.search("[\ud800-\udfff]", str(path))]:
-        raise DataError(f"{folder}: the name of {odd[0].name!a} is no UTF-8. Rename it.")
-    return {"files": {path.relative_to(folder).as_posix(): raw_digest(store, str(path)) for path in files}}
-
-
-def _download(store: Store, key: str, path: Path) -> str:
-    """Fetch a raw file, or a folder by its listing; give the digest of what came."""
-    try:
-        found = store.download(key, path)
-        with path.open("rb") as file:
-            if file.read(len(LISTING)) != LISTING or found != key.removeprefix("raw/"):
-                return found
-        if (files := _listed(path)) is None:
-            return found
-        path.unlink()
-        for name, sha256 in files.items():
-            target = path / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if store.download(f"raw/{sha256}", target) != sha256:
-                return ""
-    except KeyError as error:
-        raise MissingInput(f"{store.address}/{key}: the table is not there. Upload it again with `surefoot submit`.") from error
-    return found
-
-
-def _listed(path: Path) -> dict[str, str] | None:
-    """Give the digests that a listing names; None where it is none: a table of JSON, which prepare refuses."""
-    try:
-        files: dict[str, str] = json.loads(path.read_bytes())["files"]
-        folders = {folder for name in files for folder in PurePosixPath(name).parents}
-        is_one = all(_is_name(name, folders) and re.fullmatch("[0-9a-f]{64}", sha256) for name, sha256 in files.items())
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        return None
-    return files if is_one else None
-
-
-def _is_name(name: str, folders: set[PurePosixPath]) -> bool:
-    """Tell whether a file of a folder can have this name: it leads nowhere else, and is no folder of another one."""
-    parts = PurePosixPath(name).parts
-    is_inside = bool(parts) and parts[0] != "/" and ".." not in parts and PurePosixPath(name) not in folders
-    return is_inside and b"\0" not in os.fsencode(name) and len(name) < 1000 and all(len(os.fsencode(part)) < 256 for part in parts)
 
 
 # --- the life of a step ---------------------------------------------------------------------------

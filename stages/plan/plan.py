@@ -57,8 +57,8 @@ class Plan:
         return {row.label: contract.digest([where, self.addresses.plan_key(row.step, row.item)])[:16] for row in mine}
 
 
-def plan(resolved: Config, store: Store, name: str = "") -> Plan:
-    """Check everything, pin raw digests and champion, and look what is there.
+def plan(resolved: Config, store: Store, name: str = "", *, copy: bool = True) -> Plan:
+    """Check everything, pin raw digests and champion, and look what is there; copy what is in a bucket, unless it is only looked at.
 
     Raises:
         SurefootError: the first thing that is not right.
@@ -66,7 +66,7 @@ def plan(resolved: Config, store: Store, name: str = "") -> Plan:
     """
     database_url = database.url(store)
     started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    pinned = pin(resolved, store, f"{started}-{re.sub('[^A-Za-z0-9._-]+', '-', name or resolved.name)}")
+    pinned = pin(resolved, store, f"{started}-{re.sub('[^A-Za-z0-9._-]+', '-', name or resolved.name)}", copy=copy)
     _check_room(pinned, store)
     database.check(database_url)
     addresses = Addresses(pinned, store)

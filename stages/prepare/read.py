@@ -21,7 +21,7 @@ import pyarrow.parquet
 import pyarrow.types as kinds
 
 from stages.common.errors import DataError
-from stages.common.step import shown
+from stages.common.raw import shown
 from stages.prepare.check import headless
 from stages.prepare.config import MISSING, plain_name
 from stages.prepare.raw import MOST, Raw

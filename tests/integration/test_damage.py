@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common import artifact, config, contract, registry, step
+from stages.common import artifact, config, contract, raw, registry
 from stages.common.address import Addresses
 from stages.common.checkpoint import Checkpoint
 from stages.common.errors import MissingInput
@@ -82,10 +82,10 @@ def test_a_remembered_digest_is_believed_of_its_own_file_alone(toy: Pipeline, tm
     for path in (one, other):
         path.write_text(path.name)
         before = {*toy.store.list("scratch/raw/")}
-        digests.append(step.raw_digest(toy.store, str(path)))
+        digests.append(raw.digest(toy.store, str(path)))
         keys += {*toy.store.list("scratch/raw/")} - before
     toy.store.replace(keys[0], toy.store.read(keys[1]) if left is None else left)
-    assert step.raw_digest(toy.store, str(one)) == digests[0] == contract.file_digest(one)
+    assert raw.digest(toy.store, str(one)) == digests[0] == contract.file_digest(one)
 
 
 def test_another_fits_checkpoint_is_not_gone_on_from(toy: Pipeline) -> None:
@@ -115,10 +115,10 @@ def test_a_folders_listing_is_read_after_its_digest(toy: Pipeline, tmp_path: Pat
     listing = contract.dump({"files": {"a.csv": "0" * 64}})
     toy.store.create(key := f"raw/{artifact.sha256(listing)}", listing[: cut or None])
     if cut:
-        assert step._download(toy.store, key, tmp_path / "raw") == artifact.sha256(listing[:cut]) != key.removeprefix("raw/")
+        assert raw.fetch(toy.store, key, tmp_path / "raw") == artifact.sha256(listing[:cut]) != key.removeprefix("raw/")
     else:
         with pytest.raises(MissingInput, match="the table is not there"):
-            step._download(toy.store, key, tmp_path / "raw")
+            raw.fetch(toy.store, key, tmp_path / "raw")
 
 
 def test_what_is_stored_says_where(toy: Pipeline) -> None:

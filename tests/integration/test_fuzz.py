@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stages.common import artifact, config, step
+from stages.common import artifact, config, raw, step
 from stages.common.errors import ConfigError, DataError
 from stages.common.store import Store
 from tests import fuzz
@@ -79,11 +79,11 @@ def test_a_stored_config_that_nobody_submitted_is_refused(store: Store, data: by
         step.resolve(key, store, [])
 
 
-@pytest.mark.parametrize("data", [step.LISTING, step.LISTING + b'"a": 1}}', step.LISTING + b'"a": "x"}}', b'{"files":{' * 30_000])
+@pytest.mark.parametrize("data", [raw.LISTING, raw.LISTING + b'"a": 1}}', raw.LISTING + b'"a": "x"}}', b'{"files":{' * 30_000])
 def test_json_that_begins_like_a_listing_is_left_to_prepare(store: Store, tmp_path: Path, data: bytes) -> None:
     """It is refused there, as JSON."""
     store.create(key := f"raw/{artifact.sha256(data)}", data)
-    assert step._download(store, key, tmp_path / "raw") == key.removeprefix("raw/")
+    assert raw.fetch(store, key, tmp_path / "raw") == key.removeprefix("raw/")
     assert (tmp_path / "raw").read_bytes() == data
 
 
@@ -96,7 +96,7 @@ def test_a_listing_that_is_no_folders_is_left_to_prepare(store: Store, tmp_path:
     data = json.dumps({"files": dict.fromkeys(names, artifact.sha256(b"x"))}, separators=(",", ":")).encode()
     store.create(key := f"raw/{artifact.sha256(data)}", data)
     (tmp_path / "empty").mkdir()
-    assert step._download(store, key, tmp_path / "empty" / "raw") == key.removeprefix("raw/")
+    assert raw.fetch(store, key, tmp_path / "empty" / "raw") == key.removeprefix("raw/")
     assert [path.read_bytes() for path in (tmp_path / "empty").iterdir()] == [data]
     assert not (tmp_path / "x").exists()
 
@@ -105,4 +105,4 @@ def test_a_folder_in_which_a_name_is_no_text_is_refused(store: Store, tmp_path: 
     (tmp_path / "daily").mkdir()
     (tmp_path / "daily" / "a\udcff.csv").write_text("x\n")
     with pytest.raises(DataError, match=r"daily: the name of 'a\\udcff\.csv' is no UTF-8\. Rename it\.$"):
-        step.raw_digest(store, str(tmp_path / "daily"))
+        raw.digest(store, str(tmp_path / "daily"))

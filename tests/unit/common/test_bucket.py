@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from minio import Minio
 
-from stages.common import artifact, config, log, s3, step
+from stages.common import artifact, config, log, raw, s3, step
 from stages.common import store as store_module
 from stages.common.errors import ConfigError, DataError, MissingInput, NotNow
-from stages.common.store import Store
+from stages.common.store import Store, open_store
 from tests import programs, servers, small
 from tests.toy.fixtures import toy
 from tests.toy.pipeline import Pipeline
@@ -61,6 +61,44 @@ def given(place: str, *more: str) -> tuple[str, ...]:
 
 def pinned(pipeline: Pipeline, place: str, *more: str) -> config.Config:
     return pipeline.addresses(*given(place, *more)).config
+
+
+def test_what_is_looked_at_is_not_copied(pipeline: Pipeline, objects: Objects) -> None:
+    """Status, plan and report know a copy again; what changed since stands for bytes that no run has seen."""
+    one, folder = objects.put("daily/day=1/a.csv"), f"s3://{objects.name}/daily/"
+
+    def looked(place: str) -> str:
+        resolved = config.load(pipeline.config, given(place), {})
+        pinned = step.pin(resolved, pipeline.store, copy=False)
+        assert pinned.pinned
+        assert pinned["prepare"].path == f"raw/{pinned.pinned.raw['table']}"
+        return f"raw/{pinned.pinned.raw['table']}"
+
+    for place in (one, folder):
+        there = pipeline.store.list("raw/")
+        unseen = looked(place)
+        assert unseen == looked(place)
+        assert pipeline.store.list("raw/") == there
+        copied = pinned(pipeline, place)["prepare"].path
+        assert looked(place) == copied != unseen
+        objects.put("daily/day=1/a.csv", b"x,y\n2,1\n" + place.encode())
+        there = pipeline.store.list("raw/")
+        assert looked(place) not in {copied, unseen}
+        assert pipeline.store.list("raw/") == there
+
+
+def test_a_folder_that_holds_the_store_is_refused(toy: Pipeline, objects: Objects, tmp_path: Path) -> None:
+    """Each run would find more in it."""
+    objects.put("table.csv")
+    within = Pipeline(toy.config, open_store(f"s3://{objects.name}/some/store"))
+    for place in (f"s3://{objects.name}/", f"s3://{objects.name}/some/"):
+        with pytest.raises(ConfigError, match=r"/: the store is in that folder \(s3://.*/some/store\)\. Set prepare\.path to"):
+            pinned(within, place)
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "table.csv").write_bytes(ROWS)
+    within = Pipeline(toy.config, open_store(str(tmp_path / "all" / "store")))
+    with pytest.raises(ConfigError, match=r"all: the store is in that folder \(.*/all/store\)\. Set prepare\.path to"):
+        pinned(within, str(tmp_path / "all"))
 
 
 def test_a_run_reads_a_copy_of_what_the_bucket_held(pipeline: Pipeline, objects: Objects, tmp_path: Path) -> None:
@@ -127,7 +165,7 @@ def test_a_folder_is_one_table_as_a_folder_of_this_machine_is(pipeline: Pipeline
     assert there.config.pinned.raw == here.pinned.raw
     (tmp_path / "run").mkdir()
     source = step.Run("toy-a", {}, there, tmp_path / "run", {}, "").source("table")
-    assert [path.relative_to(source).as_posix() for path in step.shown(source)] == ["day=1/a.csv", "day=2/a.csv"]
+    assert [path.relative_to(source).as_posix() for path in raw.shown(source)] == ["day=1/a.csv", "day=2/a.csv"]
 
 
 def test_a_second_table_may_lack_in_a_bucket_too(pipeline: Pipeline, objects: Objects) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stages.common import address, artifact, checkpoint, config, contract, log, registry, step
+from stages.common import address, artifact, checkpoint, config, contract, log, raw, registry, step
 from stages.common.errors import ConfigError, DataError, Interrupted, MissingInput, NotNow, OutOfMemory, SurefootError, UsageError
 from stages.common.store import Store, Unreadable, open_store
 from tests import programs
@@ -677,10 +677,10 @@ def test_a_table_counts_by_its_bytes_alone(toy: Pipeline, table: Path, tmp_path:
 
 
 def test_a_table_is_hashed_once_for_each_size_and_time(toy: Pipeline, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = step.raw_digest(toy.store, str(table))
+    digest = raw.digest(toy.store, str(table))
     assert digest == contract.file_digest(table)
     monkeypatch.setattr(contract, "file_digest", None)
-    assert step.raw_digest(toy.store, str(table)) == digest
+    assert raw.digest(toy.store, str(table)) == digest
 
 
 @pytest.mark.parametrize(
@@ -720,7 +720,7 @@ def test_a_table_in_the_store_is_read_by_its_digest(toy: Pipeline, tmp_path: Pat
     toy.store.create(key, b"x,y")
     assert run.source("table").read_bytes() == b"x,y"
     damaged(toy, key, "cut")
-    with pytest.raises(MissingInput, match=r"raw/[0-9a-f]{64}: its bytes are damaged\. Submit again: they are uploaded anew\.$"):
+    with pytest.raises(MissingInput, match=r"raw/[0-9a-f]{64}: its bytes are damaged\. Run the same command again, or submit again: "):
         run.source("table")
 
 
