@@ -8,10 +8,12 @@ Standard library alone, so that an image is made with it before anything is inst
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import sys
 import tomllib
@@ -38,20 +40,19 @@ DISTRIBUTIONS = {
 }
 # Two builds of the same code.
 SAME = {"xgboost-cpu": "xgboost"}
+KEPT = 8  # states of a checkout's code whose recipes it keeps
 
 
 def recipe(step: str, item: contract.Item) -> dict[str, Any]:
     """Give source digest, Python's minor version and library versions of a step, as installed or else as locked."""
-    baked = _baked()
-    made = baked[contract.label(step, item)] if baked else _recipe(step, item)
+    made = _known(tuple(contract.STEPS))[contract.label(step, item)]
     versions = {name: installed(name) or version for name, version in made["libraries"].items()}
     return {"source": made["source"], "python": f"{sys.version_info[0]}.{sys.version_info[1]}", "libraries": versions}
 
 
 def unlike_lock(step: str, item: contract.Item) -> list[str]:
     """Name the step's libraries that are installed in another version than the locked one."""
-    baked = _baked()
-    locked = (baked[contract.label(step, item)] if baked else _recipe(step, item))["libraries"]
+    locked = _known(tuple(contract.STEPS))[contract.label(step, item)]["libraries"]
     return [f"{name} {have} (locked: {locked[name]})" for name in sorted(locked) if (have := installed(name)) not in (None, locked[name])]
 
 
@@ -66,6 +67,7 @@ def installed(library: str) -> str | None:
     return None
 
 
+@functools.cache
 def families() -> list[str]:
     """Names of the model families, one file each."""
     return sorted(p.stem for p in (ROOT / "stages" / "families").glob("*.py") if "FILE = " in p.read_text(encoding="utf-8"))
@@ -82,8 +84,27 @@ def recipes() -> dict[str, Any]:
 
 
 @functools.cache
-def _baked() -> dict[str, Any] | None:
-    return json.loads(BAKED.read_bytes()) if BAKED.exists() and not (ROOT / "pyproject.toml").exists() else None
+def _known(steps: tuple[str, ...]) -> dict[str, Any]:
+    """Recipes of all steps: an image brings them; a checkout keeps those of its code, as Python keeps what it compiled."""
+    if BAKED.exists() and not (ROOT / "pyproject.toml").exists():
+        return dict(json.loads(BAKED.read_bytes()))
+    kept = ROOT / "stages" / "__pycache__"
+    sources = sorted(path for path in (ROOT / "stages").rglob("*") if path.suffix in (".py", ".json") and path.parent != kept)
+    files = [LOCK, ROOT / "pyproject.toml", *sources]
+    code = [[str(path.relative_to(ROOT)), hashlib.sha256(path.read_bytes()).hexdigest()] for path in files]
+    digest = hashlib.sha256(json.dumps([code, steps]).encode()).hexdigest()
+    mine = kept / f"recipes-{digest[:32]}.json"
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads(mine.read_bytes()))
+    made = recipes()
+    with contextlib.suppress(OSError):
+        kept.mkdir(exist_ok=True)
+        part = mine.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps(made), encoding="utf-8")
+        part.replace(mine)
+        for old in sorted(kept.glob("recipes-*.json"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+            old.unlink()
+    return made
 
 
 def _recipe(step: str, item: contract.Item) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from stages.common import artifact, contract, database, log, recipe, yaml
 from stages.common.errors import ConfigError, MissingInput, NotNow
 from stages.common.step import Run
 from stages.families import space
-from stages.features.features import Features
 from stages.search import patience
 from stages.search.config import Config
 from stages.search.slots import FINISHED, Claim, Lost, Slots, immediate
@@ -156,6 +155,8 @@ def options(config: Config, run: Run) -> dict[str, Any]:
 
     """
     if config.monotone:
+        from stages.features.features import Features  # here, since tables cost half a second, and most searches do without
+
         columns = Features.from_json(run.input("prepare").read_json("features.json")).columns
         numbers = [column.name for column in columns if column.dtype != "category"]
         if unknown := sorted(config.monotone.keys() - {*numbers}):

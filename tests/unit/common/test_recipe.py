@@ -119,6 +119,37 @@ def test_another_python_computes_the_same_recipes() -> None:
         pytest.skip("no Python beside 3.12 is installed: that digests do not depend on it was not tested")
 
 
+def test_a_checkout_keeps_the_recipes_of_its_code(checkout: Path) -> None:
+    """They are read again while the code is the same; what cannot be read, or kept, is computed."""
+    code = "import json; from stages.common import recipe; recipe.recipes = SWAPPED or recipe.recipes; "
+    code += "print(json.dumps(recipe.recipe('train', {'family': 'xgboost'})))"
+
+    def told(swapped: str = "None") -> Any:
+        ended = programs.python("-c", code.replace("SWAPPED", swapped), root=checkout)
+        assert ended.code == 0, ended.err
+        return json.loads(ended.out)
+
+    never = "(lambda: 1 / 0)"
+    made = told()
+    assert made == recipe.recipe("train", {"family": "xgboost"})
+    assert told(never) == made
+
+    (kept,) = (checkout / "stages" / "__pycache__").glob("recipes-*")
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert told() == made
+    path = checkout / "stages" / "train" / "train.py"
+    path.write_text(path.read_text() + "\nMORE = 1\n")
+    assert told()["source"] != made["source"]
+    for number in range(recipe.KEPT + 2):
+        path.write_text(path.read_text() + f"\nMORE = {number}\n")
+        told("(lambda: {'train/xgboost': {'source': '', 'libraries': {}}})")
+    assert len([*kept.parent.glob("recipes-*")]) == recipe.KEPT
+
+    shutil.rmtree(kept.parent)
+    kept.parent.write_text("no folder")
+    assert told()["python"] == made["python"]
+
+
 # --- closure and libraries ---
 
 
@@ -223,7 +254,7 @@ def test_numbers_that_a_module_keeps_beside_it_are_its_source(tmp_path: Path) ->
     assert len(set(found)) == 3
 
 
-CACHED = (recipe._tree, recipe._imports, recipe._module_path, recipe.source_digest, recipe.locked)
+CACHED = (recipe.families, recipe._tree, recipe._imports, recipe._module_path, recipe.source_digest, recipe.locked)
 
 
 @pytest.fixture
