@@ -39,7 +39,6 @@ LISTING = b'{"files":{'  # how the document of a folder's files begins; no table
 READ_RAW = ("prepare", "evaluate")  # sections that name raw files
 NO_FILE = ("raw/", "s3://")  # how the place of a raw file begins that is no file of this machine
 UNCHANGED = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")  # of a file; the last two show one that was put in place with its time kept
-LAST_WORDS = Path("/dev/termination-log")  # Kubernetes shows it beside the exit code
 
 
 class Run:
@@ -467,10 +466,10 @@ def guarded(work: Callable[[], None]) -> int:
         known = _known(error)
         if known is None:
             traceback.print_exc()
+            log.last_words(f"{type(error).__name__}: {error} (a bug: its traceback is in the log)")
             return BUG
         log.error("step.failed", error=type(known).__name__, exit=known.code, message=str(known))
-        if LAST_WORDS.exists() and os.access(LAST_WORDS, os.W_OK):
-            LAST_WORDS.write_text(str(known)[:4000], encoding="utf-8")
+        log.last_words(str(known))
         return known.code
     return 0
 
