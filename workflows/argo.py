@@ -7,12 +7,10 @@ The *skipping* form: plan says per step whether there is something to do, and ``
 pod. What looks odd here was seen to hang, hide or repeat work otherwise; ``check`` names each, with its reason.
 """
 
-import functools
 import json
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, override
@@ -36,10 +34,8 @@ from hera.workflows import (
 )
 from hera.workflows import models as m
 
-from stages.common import log
 from stages.common.contract import STEPS
 from stages.common.errors import ConfigError, NotNow
-from stages.common.store import retry
 from stages.families import NAMES
 from workflows import dag
 
@@ -65,7 +61,7 @@ FAMILY = "family"  # the DAG of all that is done for each family by itself
 OF_FAMILY = {task.step: task for task in dag.TASKS if task.fan_out}
 # Per family: how many of this resource a pod that fits its models asks for. The chart's values go over it.
 GPUS: dict[str, str | int] = {"resource": "nvidia.com/gpu", **dict.fromkeys(NAMES, 0)}
-WORKING = ("Pod", "Skipped")  # types of nodes that stand for work; the others hold these together
+IS_THERE = "its result is there"
 RETRY = RetryStrategy(
     limit=str(dag.RETRIES),
     backoff=m.Backoff(duration=f"{dag.BACKOFF_SECONDS}s", factor=2, cap="1m"),
@@ -118,7 +114,7 @@ def render() -> dict[str, Any]:
             _families(family)
         with DAG(name="exit"):
             # Where plan refused, or found nothing to do and was asked to end there, there is no run to report on.
-            planned = "{{= (workflow.outputs?.parameters?.config ?? '') != '' }}"
+            planned = _when("(workflow.outputs?.parameters?.config ?? '') != ''", "'plan named no run to report on'")
             known = {"config": "{{workflow.outputs.parameters.config}}"}
             Task(name=dag.CLOSE.step, template=programs[dag.CLOSE.step], when=planned, arguments=known)
     rendered = template.to_dict()
@@ -186,15 +182,15 @@ def _mutex(task: dag.Task) -> m.Synchronization:
 
 
 def _parameters(task: dag.Task) -> list[Parameter]:
-    # The exit handler and mutexes see no task's outputs, only global ones.
-    seen_everywhere = {"config", "locks"} if task is dag.PLAN else set()
+    # The exit handler and mutexes see no task's outputs, only global ones; so do people, by `argo get`.
+    seen_everywhere = {"config", "locks"} if task is dag.PLAN else {*dag.CLOSE.outputs} if task is dag.CLOSE else set()
     return [
         Parameter(
             name=name,
             global_name=name if name in seen_everywhere else None,
             value_from=m.ValueFrom(path=f"/outputs/{name}", default=DEFAULTS.get(name, "")),
         )
-        for name in task.outputs
+        for name in ((() if task in (dag.PLAN, dag.CLOSE) else ("state",)) + task.outputs)
     ]
 
 
@@ -208,7 +204,7 @@ def _task(task: dag.Task, program: Container, known: str) -> None:
     if task is not dag.PLAN:
         words["arguments"] = {"config": f"{{{{{known}.config}}}}"}
         words["depends"] = _depends(task)
-        words["when"] = f"{{{{= {_has_work(task, known)} }}}}"
+        words["when"] = _when(_has_work(task, known), _why_not(task, known))
     if task.fan_out:
         words["arguments"]["item"] = f"{{{{{known}.item}}}}"
     if task.fan_out == "workers":
@@ -225,7 +221,7 @@ def _families(family: DAG) -> None:
         name=FAMILY,
         template=family,
         depends=" && ".join(["plan", *before]),
-        when=f"{{{{= {' || '.join(_has_work(task, PLANNED) for task in OF_FAMILY.values())} }}}}",
+        when=_when(" || ".join(_has_work(task, PLANNED) for task in OF_FAMILY.values()), f"'{IS_THERE}'"),
         with_param=f"{{{{{PLANNED}.families}}}}",
         arguments={**handed, "item": "{{item}}"},
     )
@@ -248,17 +244,27 @@ def _of_item(label: str) -> str:
     return f"`$['{label}` + jsonpath(inputs.parameters.item, `$.family`) + `']`"
 
 
+def _when(has_work: str, why_not: str) -> str:
+    """Write a condition that is shown, where it is false, with the reason in it: when ''...' == 'run'' evaluated false."""
+    return f"'{{{{= {has_work} ? 'run' : {why_not} }}}}' == 'run'"
+
+
+def _said(step: str, known: str) -> str:
+    return f"jsonpath({known}.todo, `$['{step}']`)"
+
+
 def _has_work(task: dag.Task, known: str) -> str:
     """Ask plan's word, and where a gate is, the output that it waits for (plan knows it where that step is skipped)."""
-
-    def said(step: str) -> str:
-        return f"jsonpath({known}.todo, `$['{step}']`)"
-
-    gate = STEPS[task.step].gate
+    gate, said = STEPS[task.step].gate, _said(task.step, known)
     if gate is None:
-        return f"{said(task.step)} == 'run'"
+        return f"{said} == 'run'"
     step, output, value = gate
-    return f"{said(task.step)} == 'run' && ({said(step)} != 'run' || tasks.{step}.outputs.parameters.{output} == '{value}')"
+    return f"{said} == 'run' && ({_said(step, known)} != 'run' || tasks.{step}.outputs.parameters.{output} == '{value}')"
+
+
+def _why_not(task: dag.Task, known: str) -> str:
+    gate = STEPS[task.step].gate
+    return f"{_said(task.step, known)} == 'done' ? '{IS_THERE}' : 'the {gate[1]} is not {gate[2]}'" if gate else f"'{IS_THERE}'"
 
 
 def text() -> str:
@@ -434,8 +440,8 @@ def submit(config: str, store: str, **parameters: str) -> str:
         NotNow: the server is not there right now.
 
     """
-    service = _service()
-    found = _ask(lambda: service.get_workflow_template(NAME))
+    server = service()
+    found = ask(lambda: server.get_workflow_template(NAME))
     known = {parameter.name: parameter.value for parameter in (found.spec.arguments and found.spec.arguments.parameters) or []}
     given = {**known, **parameters, "config": config, "store": store}
     if unknown := sorted(set(given) - set(known)):
@@ -447,44 +453,8 @@ def submit(config: str, store: str, **parameters: str) -> str:
             arguments=m.Arguments(parameters=[m.Parameter(name=name, value=value) for name, value in given.items()]),
         ),
     )
-    made = _ask(lambda: service.create_workflow(m.WorkflowCreateRequest(workflow=workflow)))
+    made = ask(lambda: server.create_workflow(m.WorkflowCreateRequest(workflow=workflow)))
     return str(made.metadata.name)
-
-
-def wait(name: str, pause: float = 2.0, tell: Callable[[str], None] | None = None) -> int:
-    """Wait until a Workflow has ended; give 0 where it succeeded, else 1, and say why in the log.
-
-    ``tell`` is given a line whenever a pod, or what needs none, comes to another phase.
-    """
-    service, told = _service(), dict[str, str]()
-    fields = "metadata.name,spec,status.phase,status.message" + (",status.nodes" if tell else "")
-    while True:
-        asked = functools.partial(service.get_workflow, name, fields=fields)
-        found = retry(f"the state of {name}", functools.partial(_ask, asked))
-        phase, message = (found.status.phase, found.status.message) if found.status else (None, None)
-        if tell:
-            for line in _moved(found, told):
-                tell(line)
-        if phase == "Succeeded":
-            log.info("workflow.succeeded", workflow=name)
-            return 0
-        if phase in ("Failed", "Error"):
-            log.error("workflow.failed", workflow=name, phase=phase, message=message, so=f"argo get {name}")
-            return 1
-        time.sleep(pause)
-
-
-def _moved(workflow: m.Workflow, told: dict[str, str]) -> Iterator[str]:
-    """Say of each node that stands for work what it came to since it was ``told``, in the order in which they began."""
-    nodes = (workflow.status.nodes or {}) if workflow.status else {}
-    for node in sorted(nodes.values(), key=lambda one: (str(one.started_at), one.name)):
-        is_hit = node.memoization_status is not None and node.memoization_status.hit
-        words = ("was there" if is_hit else node.phase or "Pending", node.message or "")
-        line = f"{node.name.partition('.')[2]:<32} {words[0]:<10} {words[1]}".rstrip()
-        waits = node.synchronization_status is not None and node.synchronization_status.waiting
-        if (node.type in WORKING or waits) and told.get(node.id) != line:
-            told[node.id] = line
-            yield line
 
 
 class _Session(requests.Session):
@@ -495,7 +465,13 @@ class _Session(requests.Session):
         return super().request(*arguments, **{"timeout": TIMEOUT, **options})
 
 
-def _service() -> WorkflowsService:
+def service() -> WorkflowsService:
+    """Give a client of the Argo server that ARGO_SERVER, ARGO_NAMESPACE and ARGO_TOKEN name.
+
+    Raises:
+        ConfigError: one of the first two is not set.
+
+    """
     server, namespace = os.environ.get("ARGO_SERVER", ""), os.environ.get("ARGO_NAMESPACE", "")
     if missing := [name for name, value in (("ARGO_SERVER", server), ("ARGO_NAMESPACE", namespace)) if not value]:
         wanted = "Set ARGO_SERVER=https://host:2746, ARGO_NAMESPACE, and ARGO_TOKEN where the server asks for one."
@@ -507,19 +483,23 @@ def _service() -> WorkflowsService:
     return WorkflowsService(server.rstrip("/") + "/", verify_ssl=verify, token=token, namespace=namespace, session=_Session())
 
 
-def _ask[T](question: Callable[[], T]) -> T:
+def where() -> str:
+    """Name the Argo server and the namespace."""
+    return f"the Argo server {os.environ.get('ARGO_SERVER')}, namespace {os.environ.get('ARGO_NAMESPACE')}"
+
+
+def ask[T](question: Callable[[], T]) -> T:
     """Ask the Argo server and say its refusals in words that help."""
-    where = f"the Argo server {os.environ['ARGO_SERVER']}, namespace {os.environ['ARGO_NAMESPACE']}"
     try:
         return question()
     except refused.NotFound as error:
-        raise ConfigError(f"{where}: {error}. Install the chart there: helm install surefoot charts/surefoot.") from error
+        raise ConfigError(f"{where()}: {error}. Install the chart there: helm install surefoot charts/surefoot.") from error
     except (refused.Unauthorized, refused.Forbidden) as error:
-        raise ConfigError(f"{where}: {error}. Set ARGO_TOKEN to the token of an account that may create workflows there.") from error
+        raise ConfigError(f"{where()}: {error}. Set ARGO_TOKEN to the token of an account that may use workflows there.") from error
     except refused.BadRequest as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(f"{where()}: {error}") from error
     except (refused.HeraException, requests.RequestException) as error:
-        raise NotNow(f"{where}: {error}") from error
+        raise NotNow(f"{where()}: {error}") from error
 
 
 if __name__ == "__main__":

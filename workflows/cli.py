@@ -3,6 +3,8 @@
 import argparse
 import difflib
 import json
+import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -39,12 +41,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(
-        work: Callable[[argparse.Namespace], int], name: str, text: str, *, needs_config: bool | None = None
+        work: Callable[[argparse.Namespace], int], name: str, text: str, *, needs_config: bool | None = None, or_run: bool = False
     ) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text)
         made.set_defaults(command=work)
         if needs_config is not None:
-            made.add_argument("config", nargs=None if needs_config else "?", help="the dataset's YAML file")
+            given = (
+                ("CONFIG|RUN", "the dataset's YAML file, or a run's name, as submit prints it")
+                if or_run
+                else (None, "the dataset's YAML file")
+            )
+            made.add_argument("config", nargs=None if needs_config else "?", metavar=given[0], help=given[1])
             made.add_argument("--store", help="a folder or s3://bucket/prefix (default: the config's common.store)")
             made.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="set one option of the config")
         return made
@@ -70,17 +77,21 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("options", nargs="*", metavar="SECTION.KEY", help="these alone, whole (default: what differs from the defaults)")
     command(schema, "schema", "print the JSON schema of a dataset's file, for editors")
     made = command(submit, "submit", "upload table and config, and run in the cluster", needs_config=True)
-    made.add_argument("--wait", action="store_true", help="wait for the end")
+    made.add_argument("--wait", action="store_true", help="wait for the end; exit with the code of the step that failed, if one did")
     made.add_argument("--watch", action="store_true", help="wait, and say what begins and ends")
     made = command(ls, "ls", "list the finished steps", needs_config=False)
     made.add_argument("--digests", action="store_true", help="step, item, address, file, sha256: nothing measured")
     made.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    made = command(
-        status, "status", "say what is in production, how a config's last run ended, and how its search stands", needs_config=False
-    )
+    said = "say what is in production, and how a config's last run and search stand; or how each step of a run in the cluster stands"
+    made = command(status, "status", said, needs_config=False, or_run=True)
     made.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    made.add_argument("--watch", action="store_true", help="say it again every few seconds, until the search is over")
-    made = command(report, "report", "draw the report of a config's results, and write its numbers beside it as JSON", needs_config=True)
+    made.add_argument("--watch", action="store_true", help="say it again every few seconds, until the search, or the run, is over")
+    made = command(logs, "logs", "print what the steps of a run in the cluster log")
+    made.add_argument("run", metavar="RUN", help="its name, as submit prints it")
+    made.add_argument("--step", metavar="STEP", help="of one step alone: train, train/xgboost")
+    made.add_argument("--follow", action="store_true", help="until the run has ended")
+    said = "write the report of a config's results, or of a run, and its numbers beside it as JSON"
+    made = command(report, "report", said, needs_config=True, or_run=True)
     made.add_argument("--out", type=Path, default=Path("report.html"))
     made = command(doctor, "doctor", "check what this machine and a config give: one line each, and what to do", needs_config=False)
     made.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -215,14 +226,19 @@ def _tell(outcomes: list[Any], result: dict[str, Any], seconds: float, page: str
 
 def submit(asked: argparse.Namespace) -> int:
     """Upload table and config create-once and create the Workflow."""
-    from workflows import argo
+    from workflows import argo, runs
 
     resolved, store = _open(asked)
     if not store.address.startswith("s3://"):
         raise UsageError("submit needs a store that the cluster reaches: --store s3://bucket/prefix.")
     name = argo.submit(upload(resolved, store), store.address)
-    _say(name)
-    return argo.wait(name, tell=_shown if asked.watch else None) if asked.wait or asked.watch else 0
+    _shown(name)
+    if not (asked.wait or asked.watch):
+        return 0
+    code = runs.wait(name, tell=_shown if asked.watch else None)
+    if asked.watch and (seen := runs.look(name)):
+        _tell_end(seen)
+    return code
 
 
 def upload(resolved: Config, store: Store) -> str:
@@ -280,16 +296,77 @@ def ls(asked: argparse.Namespace) -> int:
 def status(asked: argparse.Namespace) -> int:
     """Say what is in production, how the last run ended, and how the search stands."""
     if asked.watch and not asked.config:
-        raise UsageError("--watch: name the config whose search is to be watched.")
-    while True:
-        searches = _status(asked)
-        if not asked.watch or (searches and all(search.is_over for search in searches)):
-            return 0
+        raise UsageError("--watch: name the config whose search, or the run that, is to be watched.")
+    look = _status_of_run if _is_run(asked) else _status
+    while not look(asked) and asked.watch:
         sys.stdout.flush()
         time.sleep(WATCH)
+    return 0
 
 
-def _status(asked: argparse.Namespace) -> list[Any]:
+def _is_run(asked: argparse.Namespace) -> bool:
+    """Tell whether a name is a run's: a config is a file, or looks like the path of one."""
+    return bool(asked.config) and not Path(asked.config).is_file() and not re.search(r"/|\.(ya?ml|json)$", asked.config)
+
+
+def _status_of_run(asked: argparse.Namespace) -> bool:
+    """Say how a run stands, by the Argo server, or by its record where a store is given; tell whether it is over."""
+    from workflows import runs
+
+    seen = runs.look(asked.config) if os.environ.get("ARGO_SERVER") else None
+    if seen is None:
+        return _tell_record(asked)
+    if asked.json:
+        _say(json.dumps({**vars(seen), "rows": [vars(row) for row in seen.rows], "exit": seen.code}))
+    else:
+        _say(f"{seen.name}  {seen.phase}, {seen.seconds:.0f} s, {seen.store}")
+        for row in seen.rows:
+            _say(str(row))
+        _tell_end(seen)
+    return seen.phase in runs.ENDED
+
+
+def _tell_end(seen: Any) -> None:
+    for name, value in seen.told.items():
+        _say(f"{name.replace('_', ' '):<17}  {value}")
+    if seen.message:
+        _say(f"{'message':<17}  {seen.message}")
+
+
+def _tell_record(asked: argparse.Namespace) -> bool:
+    from stages.evaluate import report as reports
+
+    record, store = _record(asked)
+    closed = reports.closed(store, record["run"])
+    if asked.json:
+        _say(json.dumps({"run": record["run"], "closed": closed}))
+        return closed is not None
+    _say(f"{record['run']}: {closed['status'] if closed else 'running, or stopped'}")
+    states = closed["steps"] if closed else {}
+    for label in sorted(states, key=lambda label: [*contract.STEPS].index(label.partition("/")[0])):
+        _say(f"{label:<26} {states[label]}")
+    if closed and closed["verdict"]:
+        _say(f"verdict  {closed['verdict']}")
+    return closed is not None
+
+
+def _record(asked: argparse.Namespace) -> tuple[dict[str, Any], Store]:
+    """Find a run's record, in the store that is given, or else in the one that its Workflow works in."""
+    from workflows import argo, runs
+
+    address, is_asked = asked.store, bool(os.environ.get("ARGO_SERVER"))
+    if not address and is_asked and (seen := runs.look(asked.config)):
+        address = seen.store
+    if not address or (found := runs.record(store := open_store(address), asked.config)) is None:
+        where = address or (argo.where() if is_asked else "a cluster, since ARGO_SERVER is not set")
+        raise UsageError(
+            f"{asked.config}: no config is at this path, and no run of this name in {where}. Give --store to find a run that is gone there."
+        )
+    return found, store
+
+
+def _status(asked: argparse.Namespace) -> bool:
+    """Say how a config stands; tell whether its search is over."""
     from stages.evaluate import report as reports
     from stages.plan import plan as plans
 
@@ -300,7 +377,7 @@ def _status(asked: argparse.Namespace) -> list[Any]:
     closed = reports.closed(store, record["run"]) if record else None
     if asked.json:
         _say(json.dumps({"production": live, "run": record.get("run"), "closed": closed, "searches": [vars(one) for one in searches]}))
-        return searches
+        return bool(searches) and all(search.is_over for search in searches)
     _say(
         f"production  version {live['version']}, generation {live['generation']}, since {live['at']}" if live else "production  nothing yet"
     )
@@ -308,7 +385,15 @@ def _status(asked: argparse.Namespace) -> list[Any]:
         _say(f"last run    {record['run']}: {closed['status'] if closed else 'running, or stopped: run it again to go on'}")
     for search in searches:
         _say(f"{search.family:<11} {search}")
-    return searches
+    return bool(searches) and all(search.is_over for search in searches)
+
+
+def logs(asked: argparse.Namespace) -> int:
+    """Print what the steps of a run in the cluster log."""
+    from workflows import runs
+
+    runs.logs(asked.run, asked.step, _shown, follow=asked.follow)
+    return 0
 
 
 def _searches(resolved: Config, store: Store) -> list[Any]:
@@ -323,16 +408,22 @@ def _searches(resolved: Config, store: Store) -> list[Any]:
 
 
 def report(asked: argparse.Namespace) -> int:
-    """Draw the report of what is there for a config."""
+    """Draw the report of what is there for a config; or give a run's, as it was drawn at its end."""
     from stages.evaluate import report as reports
 
-    resolved, store = _open(asked)
-    addresses, beside = Addresses(step.pin(resolved, store, copy=False), store), asked.out.with_suffix(".json")
+    beside = asked.out.with_suffix(".json")
     if beside == asked.out:
         raise UsageError("--out names the page, an HTML file; its numbers are written beside it, as .json.")
+    if _is_run(asked):
+        record, store = _record(asked)
+        page, numbers = reports.kept(store, record)
+    else:
+        resolved, store = _open(asked)
+        addresses = Addresses(step.pin(resolved, store, copy=False), store)
+        page, numbers = reports.draw(addresses).encode(), reports.numbers(addresses)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    beside.write_bytes(reports.numbers(addresses))
-    asked.out.write_text(reports.draw(addresses), encoding="utf-8")
+    beside.write_bytes(numbers)
+    asked.out.write_bytes(page)
     _say(f"{asked.out} (its numbers: {beside})")
     return 0
 

@@ -51,7 +51,12 @@ TASKS = (
 )
 
 # The exit handler: draws the report and closes the run's record, whatever happened.
-CLOSE = Task("evaluate-report", files=("report.html",), deadline_seconds=600)
+CLOSE = Task(
+    "evaluate-report",
+    outputs=("headline", "verdict", "version", "auc", "average_precision"),
+    files=("report.html",),
+    deadline_seconds=600,
+)
 
 # Exit codes that another attempt can heal: 134, 135 and 139 are a library's crash (SIGABRT, SIGBUS, SIGSEGV), 142 one that hung (SIGALRM),
 # -1 is a lost pod.

@@ -2,9 +2,13 @@
 
 import json
 import logging
+import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
+
+LAST_WORDS = Path("/dev/termination-log")  # Kubernetes shows it beside the exit code
 
 _logger = logging.getLogger("surefoot")
 _fields: dict[str, Any] = {}
@@ -55,3 +59,9 @@ def warning(event: str, **fields: Any) -> None:
 def error(event: str, **fields: Any) -> None:
     """Log what ends the step."""
     _logger.error(event, extra={"fields": fields})
+
+
+def last_words(text: str) -> None:
+    """Leave a line where Kubernetes and Argo look for the reason of a container's end."""
+    if LAST_WORDS.exists() and os.access(LAST_WORDS, os.W_OK):
+        LAST_WORDS.write_text(" ".join(text.split())[:4000], encoding="utf-8")

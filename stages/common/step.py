@@ -32,7 +32,6 @@ from stages.common.errors import Interrupted, MissingInput, NotNow, OutOfMemory,
 from stages.common.store import Store, open_store
 
 BUG = 70
-LAST_WORDS = Path("/dev/termination-log")  # Kubernetes shows it beside the exit code
 
 
 class Run:
@@ -292,10 +291,10 @@ def guarded(work: Callable[[], None]) -> int:
         known = _known(error)
         if known is None:
             traceback.print_exc()
+            log.last_words(f"{type(error).__name__}: {error} (a bug: its traceback is in the log)")
             return BUG
         log.error("step.failed", error=type(known).__name__, exit=known.code, message=str(known))
-        if LAST_WORDS.exists() and os.access(LAST_WORDS, os.W_OK):
-            LAST_WORDS.write_text(str(known)[:4000], encoding="utf-8")
+        log.last_words(str(known))
         return known.code
     return 0
 

@@ -105,6 +105,26 @@ def closed(store: Store, run: str) -> dict[str, Any] | None:
     return next(filter(None, records), None)
 
 
+def kept(store: Store, record: dict[str, Any]) -> tuple[bytes, bytes]:
+    """Give a run's page and numbers: those of its end, or else what is there by now.
+
+    Raises:
+        MissingInput: they are lost, or the run's config is.
+
+    """
+    end = closed(store, record["run"])
+    if end is None:
+        addresses = Addresses(step.resolve(record["config"], store, []), store)
+        return draw(addresses).encode(), numbers(addresses)
+    page: str = end["report"]
+    try:
+        return store.read(page), store.read(page.removesuffix(".html") + ".json")
+    except KeyError as error:
+        raise MissingInput(
+            f"{store.address}/{page}: this report is lost. Submit again: what is there is kept, and a new one is drawn."
+        ) from error
+
+
 def _keep(store: Store, record: dict[str, Any], page: str, figures: bytes) -> dict[str, Any]:
     run, at = record["run"], time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     number = 1
@@ -124,6 +144,15 @@ def _keep(store: Store, record: dict[str, Any], page: str, figures: bytes) -> di
 
 def _kept(run: str, name: str, kind: str, number: int) -> str:
     return f"runs/{run}/{name}{f'-{number}' if number > 1 else ''}.{kind}"
+
+
+def told(addresses: Addresses) -> dict[str, Any]:
+    """Give what people ask first of a run, as Argo's UI shows it; empty where there is no answer."""
+    with tempfile.TemporaryDirectory(prefix="surefoot-") as folder:
+        results = Results(addresses, Path(folder))
+        judged, found = results.outputs("evaluate"), {"headline": _headline(results)[0]}
+    found |= {"verdict": results.outputs("validate").get("verdict", ""), "version": results.outputs("deploy").get("version", "")}
+    return {**found, **{name: judged.get(name, "") for name in ("auc", "average_precision")}}
 
 
 # --- the numbers ----------------------------------------------------------------------------------
@@ -654,7 +683,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
             Path(asked.outputs).mkdir(parents=True, exist_ok=True)
             (Path(asked.outputs) / "report.html").write_text(page, encoding="utf-8")
             (Path(asked.outputs) / "report.json").write_bytes(numbers(addresses, asked.status))
-        return {"step": name, **record}
+        return {"step": name, **record, **told(addresses)}
 
     step.program(name, parser, work, argv)
 

@@ -43,18 +43,22 @@ class Plan:
     rows: tuple[Row, ...]
 
     def todo(self) -> dict[str, str]:
-        """Say per step ``run`` or ``done``: what is gated, or done for all items, needs no pod."""
-        return {step: "run" if any(r.state in ("run", "depends") for r in self.rows if r.step == step) else "done" for step in STEPS}
+        """Say per step ``run``, ``done`` or ``gated``: what is done for all items, or gated, needs no pod."""
+        return {step: _word({row.state for row in self.rows if row.step == step}) for step in STEPS}
 
     def is_unchanged(self) -> bool:
         """Tell whether nothing is to be done: of the same data, options and code, all is there, or ends at the same verdict."""
-        return set(self.todo().values()) == {"done"}
+        return "run" not in self.todo().values()
 
     def locks(self) -> dict[str, str]:
         """Name what two runs would do twice, each step with its item: by store and plan key, so that one of them can wait for the other."""
         where = self.addresses.store.address
         mine = [row for row in self.rows if not STEPS[row.step].effect_of]
         return {row.label: contract.digest([where, self.addresses.plan_key(row.step, row.item)])[:16] for row in mine}
+
+
+def _word(states: set[str]) -> str:
+    return "gated" if states == {"gated"} else "run" if states & {"run", "depends"} else "done"
 
 
 def plan(resolved: Config, store: Store, name: str = "", *, copy: bool = True) -> Plan:

@@ -23,7 +23,7 @@ Run = Callable[..., tuple[int, str]]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Do some work as a program's edge does; give its exit code and the line that it says."""
     words = tmp_path / "last-words"
-    monkeypatch.setattr(step, "LAST_WORDS", words)
+    monkeypatch.setattr(log, "LAST_WORDS", words)
 
     def run(work: Callable[[], Any]) -> tuple[int, str]:
         words.write_text("")

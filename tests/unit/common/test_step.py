@@ -476,7 +476,7 @@ def test_more_than_the_item_may_be_given(toy: Pipeline) -> None:
 
 @pytest.mark.parametrize("error", [DataError("said so"), Interrupted(15), MemoryError()], ids=lambda error: type(error).__name__)
 def test_the_last_words_are_where_kubernetes_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    monkeypatch.setattr(step, "LAST_WORDS", tmp_path / "words")
+    monkeypatch.setattr(log, "LAST_WORDS", tmp_path / "words")
 
     def work() -> None:
         raise error

@@ -16,6 +16,7 @@ from stages.common import artifact, registry
 from stages.evaluate import markup, report
 from stages.evaluate.markup import Line, bars, plot, shares, tag
 from tests.unit.pipelines import Pipeline, honest_table, new_pipeline
+from workflows import dag
 
 RUN = "20240101T000000Z-test"
 
@@ -365,6 +366,9 @@ def test_the_program_writes_the_page_and_one_line(accepted: Pipeline, tmp_path: 
 
     (line,) = done.stdout.splitlines()
     assert json.loads(line)["status"] == "Failed"
+    told = {name: (tmp_path / "outputs" / name).read_text() for name in dag.CLOSE.outputs}
+    assert 0 < float(told.pop("average_precision")) <= float(told.pop("auc")) <= 1
+    assert told == {"headline": "Accepted, but not deployed yet", "verdict": "accepted", "version": ""}
     assert "run ended: Failed" in read((tmp_path / "outputs" / "report.html").read_text()).text
     assert accepted.store.head(f"runs/{RUN}/report.html")
 

@@ -114,7 +114,8 @@ def test_a_gated_step_needs_no_pod(toy: Pipeline, monkeypatch: pytest.MonkeyPatc
     toy.do_all("toy.value=2")
     made = planned(toy, "toy.value=2")
     assert states(made)["toy-c"] == "gated"
-    assert made.todo()["toy-c"] == "done"
+    assert made.todo()["toy-c"] == "gated"
+    assert made.is_unchanged()
 
 
 # --- what is written ---

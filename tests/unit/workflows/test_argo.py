@@ -7,17 +7,19 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from stages import families
-from stages.common import contract, store
+from stages.common import contract
 from stages.common.errors import ConfigError, NotNow
+from tests.argo_server import Server, server
 from workflows import argo, dag
+
+__all__ = ["server"]
 
 Template = dict[str, Any]
 
@@ -60,9 +62,15 @@ def test_every_step_of_the_contract_is_in_the_workflow(template: Template) -> No
 
 def test_nothing_waits_for_a_result_that_plan_found(template: Template) -> None:
     """A step is skipped on plan's word, and deploy also where the verdict is another one."""
-    assert task(template, "evaluate")["when"] == "{{= jsonpath(tasks.plan.outputs.parameters.todo, `$['evaluate']`) == 'run' }}"
-    assert task(template, "train")["when"] == "{{= jsonpath(inputs.parameters.todo, `$['train']`) == 'run' }}"
-    assert "tasks.validate.outputs.parameters.verdict == 'accepted'" in task(template, "deploy")["when"]
+    evaluate, train = (task(template, name)["when"] for name in ("evaluate", "train"))
+    assert (
+        evaluate
+        == "'{{= jsonpath(tasks.plan.outputs.parameters.todo, `$['evaluate']`) == 'run' ? 'run' : 'its result is there' }}' == 'run'"
+    )
+    assert train == "'{{= jsonpath(inputs.parameters.todo, `$['train']`) == 'run' ? 'run' : 'its result is there' }}' == 'run'"
+    deploy = task(template, "deploy")["when"]
+    assert "tasks.validate.outputs.parameters.verdict == 'accepted') ? 'run' : " in deploy
+    assert "`$['deploy']`) == 'done' ? 'its result is there' : 'the verdict is not accepted' }}'" in deploy
 
 
 def test_a_family_has_a_dag_of_its_own(template: Template) -> None:
@@ -79,7 +87,7 @@ def test_a_family_has_a_dag_of_its_own(template: Template) -> None:
     assert given["item"] == '{"family": "{{= jsonpath(inputs.parameters.item, `$.family`) }}", "worker": "{{item}}"}'
     assert task(template, "family")["withParam"] == "{{tasks.plan.outputs.parameters.families}}"
     assert task(template, "family")["depends"] == "plan && prepare"
-    whens = task(template, "family")["when"].removeprefix("{{= ").removesuffix(" }}").split(" || ")
+    whens = task(template, "family")["when"].removeprefix("'{{= ").partition(" ? ")[0].split(" || ")
     assert [re.findall(r"\['(.*)'\]", one) for one in whens] == [[name] for name in family]
     assert task(template, "evaluate")["depends"] == "plan && family"
 
@@ -208,60 +216,6 @@ def test_argo_lint_passes_it() -> None:
 # --- submitting -----------------------------------------------------------------------------------
 
 
-class Server(BaseHTTPRequestHandler):
-    """As much of the Argo server as a submit speaks to."""
-
-    template: Template
-    created: list[Template]
-    tokens: list[str | None]
-    phases: list[str]
-    nodes: list[Template]
-    asked: list[str]
-
-    def do_GET(self) -> None:
-        """Give the WorkflowTemplate, or the Workflow in its next phase."""
-        self.tokens.append(self.headers["Authorization"])
-        if "/workflow-templates/" in self.path:
-            found = self.template if "/fraud/" in self.path else None
-            self.answer(200 if found else 404, found or {"message": "workflowtemplates.argoproj.io not found"})
-        elif (phase := self.phases.pop(0)) == "away":
-            self.answer(502, {"message": "bad gateway"})
-        else:
-            nodes = self.nodes.pop(0) if self.nodes else {}
-            self.asked.append(self.path)
-            self.answer(200, {"metadata": {"name": "surefoot-abcde"}, "spec": {}, "status": {"phase": phase, "nodes": nodes}})
-
-    def do_POST(self) -> None:
-        """Take a Workflow."""
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.created.append(body["workflow"])
-        self.answer(200, {"metadata": {"name": "surefoot-abcde"}, "spec": {}})
-
-    def answer(self, code: int, document: Any) -> None:
-        """Send a JSON document."""
-        body = json.dumps(document).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def server(template: Template, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Server]]:
-    handler = type("Handler", (Server,), {"template": template, "created": [], "tokens": [], "phases": [], "nodes": [], "asked": []})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        monkeypatch.setenv("ARGO_SERVER", f"http://127.0.0.1:{listening.server_port}")
-        monkeypatch.setenv("ARGO_NAMESPACE", "fraud")
-        monkeypatch.setenv("ARGO_TOKEN", "secret")
-        yield handler
-        listening.shutdown()
-
-
 @pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # Hera's
 def test_a_submit_states_every_parameter(server: type[Server], template: Template) -> None:
     """`argo retry -p` forgets the template's values that the Workflow does not state."""
@@ -275,51 +229,6 @@ def test_a_submit_states_every_parameter(server: type[Server], template: Templat
     assert values["tag"] == "7"
     assert workflow["spec"]["workflowTemplateRef"] == {"name": "surefoot"}
     assert set(server.tokens) == {"Bearer secret"}
-
-
-def test_waiting_ends_with_the_workflow(server: type[Server]) -> None:
-    server.phases[:] = ["Running", "Failed", "Pending", "Succeeded"]
-    assert argo.wait("surefoot-abcde", pause=0.01) == 1
-    assert argo.wait("surefoot-abcde", pause=0.01) == 0
-    assert server.phases == []
-
-
-def node(name: str, phase: str, kind: str = "Pod", **more: Any) -> Template:
-    began = f"2026-01-01T00:00:0{len(name)}Z"
-    known = {"id": name, "name": f"surefoot-abcde.{name}", "displayName": name, "type": kind, "phase": phase, "startedAt": began}
-    return {**known, **more}
-
-
-def test_watching_tells_what_began_and_ended(server: type[Server]) -> None:
-    hit = {"hit": True, "key": "k", "cacheName": "c"}
-    first = {"a": node("a", "Running"), "dag": node("dag", "Running", "DAG"), "bb": node("bb", "Succeeded", memoizationStatus=hit)}
-    lock = "Waiting for fraud/Mutex/train-1 lock. Lock status: 0/1"
-    first["dddd"] = node("dddd", "Pending", "Retry", message=lock, synchronizationStatus={"waiting": "fraud/Mutex/train-1"})
-    then = {**first, "a": node("a", "Failed", message="OOMKilled (exit code 137)"), "ccc": node("ccc", "Skipped", "Skipped")}
-    server.phases[:], server.nodes[:] = ["Running", "Running", "Succeeded"], [first, first, then]
-    told: list[str] = []
-    assert argo.wait("surefoot-abcde", pause=0.01, tell=told.append) == 0
-    assert [line.split(maxsplit=1) for line in told] == [
-        ["a", "Running"],
-        ["bb", "was there"],
-        ["dddd", f"Pending    {lock}"],
-        ["a", "Failed     OOMKilled (exit code 137)"],
-        ["ccc", "Skipped"],
-    ]
-    assert all("status.nodes" in path for path in server.asked)
-
-
-def test_waiting_asks_for_no_more_than_the_phase(server: type[Server]) -> None:
-    """A workflow of many pods is a large object."""
-    server.phases[:] = ["Succeeded"]
-    assert argo.wait("surefoot-abcde", pause=0.01) == 0
-    assert all("nodes" not in path for path in server.asked)
-
-
-def test_a_server_that_is_away_for_a_moment_does_not_end_the_waiting(server: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "PAUSES", (0, 0))
-    server.phases[:] = ["Running", "away", "away", "Succeeded"]
-    assert argo.wait("surefoot-abcde", pause=0.01) == 0
 
 
 def test_a_server_that_says_nothing_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
