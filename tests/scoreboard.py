@@ -14,6 +14,8 @@
     disk                                              the store's disk is full, and is not
     damage, fuzz                                      whatever is stored is damaged; whatever is read is made up
     plain-script, optuna-alone                        the same kills without Surefoot
+    cluster-FAULT                                     in a cluster (KUBECONFIG, ARGO_NAMESPACE), amid fan-outs: deleted, killed, memory,
+                                                      postgres, minio, controller, api-server, node
 
 Each part appends its counts to docs/scoreboard.jsonl; a seed that was run is not counted again. Its verdict is written with the counts
 of all its seeds: whole numbers are added, of others the highest counts.
@@ -43,7 +45,7 @@ from stages.common.checkpoint import Checkpoint
 from stages.common.store import open_store
 from stages.families.borders import Borders
 from stages.search.slots import LEASE, Slots
-from tests import alone, disk, network, servers, trainings
+from tests import alone, cluster_drills, disk, network, servers, trainings
 from tests import searches as drills
 from tests import slots as drill
 from tests.damage import damage
@@ -408,6 +410,7 @@ PARTS: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     "disk": full_disk,
     "damage": damage,
     "fuzz": fuzz,
+    **{f"cluster-{name}": functools.partial(cluster_drills.drills, name) for name in cluster_drills.FAULTS},
 }
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ What happened is counted from outside: pods by kubectl, nodes in the Workflow's 
 
 import json
 import os
+import random
 import re
 import secrets
 import shlex
@@ -16,7 +17,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ CHART = ROOT / "charts" / "surefoot"
 LOAD = os.environ.get("SUREFOOT_LOAD", str(ROOT.parent / "shared" / "cluster" / "load"))
 ADULT = ROOT.parent / "shared" / "data" / "adult.csv"
 NODE_NAME = "workflows.argoproj.io/node-name"
+LONG = pytest.mark.skipif(not os.environ.get("SUREFOOT_LONG"), reason="SUREFOOT_LONG=1 runs this one, too: it takes minutes")
 Document = dict[str, Any]
 
 
@@ -161,6 +163,27 @@ def seconds(workflow: Document) -> float:
     return (last - first).total_seconds()
 
 
+def reached(namespace: str) -> dict[str, str]:
+    """Give what a user of the Surefoot in a namespace would have set."""
+
+    def secret(key: str) -> str:
+        template = f'{{{{index .data "{key}" | base64decode}}}}'
+        return call("kubectl", "--namespace", namespace, "get", "secret", "surefoot", "--output", f"go-template={template}")
+
+    return {
+        "AWS_ACCESS_KEY_ID": secret("AWS_ACCESS_KEY_ID"),
+        "AWS_SECRET_ACCESS_KEY": secret("AWS_SECRET_ACCESS_KEY"),
+        "AWS_ENDPOINT_URL": f"http://{service(namespace, 'surefoot-minio')}:9000",
+        "ARGO_SERVER": f"http://{service('argo', 'argo-server')}:2746",
+        "ARGO_NAMESPACE": namespace,
+    }
+
+
+def service(namespace: str, name: str) -> str:
+    """Give the address of a service."""
+    return call("kubectl", "--namespace", namespace, "get", "service", name, "--output", "jsonpath={.spec.clusterIP}")
+
+
 @pytest.fixture(scope="session")
 def place(tag: str) -> Iterator[Place]:
     """Install the chart into a fresh namespace."""
@@ -173,21 +196,7 @@ def place(tag: str) -> Iterator[Place]:
     notes = call("helm", "install", "surefoot", CHART, "--namespace", namespace, "--set-string", f"tag={tag}", "--wait", "--timeout", "5m")
     assert "securityContext: {runAsNonRoot: true" in notes
 
-    def secret(key: str) -> str:
-        template = f'{{{{index .data "{key}" | base64decode}}}}'
-        return call("kubectl", "--namespace", namespace, "get", "secret", "surefoot", "--output", f"go-template={template}")
-
-    def address(where: str, service: str) -> str:
-        return call("kubectl", "--namespace", where, "get", "service", service, "--output", "jsonpath={.spec.clusterIP}")
-
-    environment = {
-        "AWS_ACCESS_KEY_ID": secret("AWS_ACCESS_KEY_ID"),
-        "AWS_SECRET_ACCESS_KEY": secret("AWS_SECRET_ACCESS_KEY"),
-        "AWS_ENDPOINT_URL": f"http://{address(namespace, 'surefoot-minio')}:9000",
-        "ARGO_SERVER": f"http://{address('argo', 'argo-server')}:2746",
-        "ARGO_NAMESPACE": namespace,
-    }
-    yield Place(namespace, tag, environment)
+    yield Place(namespace, tag, reached(namespace))
     if not os.environ.get("SUREFOOT_KEEP"):  # to look around in it
         call("kubectl", "delete", "namespace", namespace, "--wait=false")
 
@@ -382,15 +391,15 @@ def test_argo_retry_after_a_repaired_fault_starts_what_is_missing(place: Place, 
     print("\nstarted by argo retry:", *sorted(started), sep="\n  ")  # noqa: T201
 
 
-def test_workers_ask_for_their_familys_gpus(place: Place, tmp_path: Path) -> None:
-    """Four of them on the two GPUs that the node says it has: never more than two at once, and those of LightGBM ask for none."""
+def test_workers_ask_for_their_familys_gpus_and_nodes(place: Place, tmp_path: Path) -> None:
+    """Four of them on the two GPUs that the node says it has: never more than two at once, and those of LightGBM ask for none.
+
+    Nor are there ever more than five pods, and those that fit, alone, go to the nodes that the values say.
+    """
     where = ("--namespace", place.namespace, "--reuse-values", "--wait")
-    call("helm", "upgrade", "surefoot", CHART, *where, "--set", "gpus.xgboost=1,room.search-work.cpu=50m")
-    try:
-        search = {"families": ["xgboost", "lightgbm"], "workers": 4, "n_trials": 4, "seed": 3}
-        name = place.submit(config(tmp_path, search=search), "s3://surefoot/gpus")
-    finally:
-        call("helm", "upgrade", "surefoot", CHART, *where, "--set", "gpus.xgboost=0")
+    spot: Document = {"nodeSelector": {"kubernetes.io/os": "linux"}, "tolerations": [{"key": "spot", "operator": "Exists"}]}
+    values = ("--set", "gpus.xgboost=1,room.search-work.cpu=50m,parallelism=5", "--set-json", f"scheduling.fits={json.dumps(spot)}")
+    call("helm", "upgrade", "surefoot", CHART, *where, *values)
 
     def holding(pods: dict[str, Document]) -> list[str]:
         return [
@@ -399,21 +408,30 @@ def test_workers_ask_for_their_familys_gpus(place: Place, tmp_path: Path) -> Non
             if gpus(one) and one["spec"].get("nodeName") and one["status"]["phase"] in ("Pending", "Running")
         ]
 
-    most = 0
+    most, at_once = 0, 0
 
     def has_ended(workflow: Document) -> bool:
-        nonlocal most
-        most = max(most, len(holding(place.pods(name))))
+        nonlocal most, at_once
+        pods = place.pods(name)
+        most = max(most, len(holding(pods)))
+        at_once = max(at_once, sum(one["status"]["phase"] in ("Pending", "Running") for one in pods.values()))
         return workflow.get("status", {}).get("finishedAt") is not None
 
-    workflow = place.until(name, "ended", has_ended)
+    try:
+        search = {"families": ["xgboost", "lightgbm"], "workers": 4, "n_trials": 4, "seed": 3}
+        name = place.submit(config(tmp_path, search=search), "s3://surefoot/gpus")
+        workflow = place.until(name, "ended", has_ended)
+    finally:
+        call("helm", "upgrade", "surefoot", CHART, *where, "--set", "gpus.xgboost=0,parallelism=8", "--set-json", "scheduling.fits={}")
     assert workflow["status"]["phase"] == "Succeeded", place.argo("get", name)
-    assert most == 2
+    assert (most, at_once) == (2, 5)
     pods = place.pods(name)
     fits = {pod: one for pod, one in pods.items() if "-search-work-" in pod or "-train-" in pod}
     assert len(fits) == 10
     for pod, one in pods.items():
         assert gpus(one) == ("1" if pod in fits and "family:xgboost" in one["metadata"]["annotations"][NODE_NAME] else None)
+        assert ("nodeSelector" in one["spec"]) == (pod in fits)
+        assert any(each.get("key") == "spot" for each in one["spec"]["tolerations"]) == (pod in fits)
 
 
 def gpus(pod: Document) -> str | None:
@@ -421,6 +439,57 @@ def gpus(pod: Document) -> str | None:
     (main,) = [one for one in pod["spec"]["containers"] if one["name"] == "main"]
     number: str | None = main["resources"]["limits"].get("nvidia.com/gpu")
     return number
+
+
+def test_faults_amid_a_fan_out(place: Place) -> None:
+    """Each of them once, in one run that ends well by itself; each by itself, and again and again, is the scoreboard's."""
+    from tests import cluster_drills
+
+    call(
+        "helm",
+        "upgrade",
+        "surefoot",
+        CHART,
+        "--namespace",
+        place.namespace,
+        "--reuse-values",
+        "--wait",
+        "--set",
+        "room.search-work.cpu=50m",
+    )
+    groups = (("deleted", "killed", "memory"), ("postgres", "minio"), ("controller",), ("api-server",), ("node",))
+    made = cluster_drills.drill(place, random.Random(1), *groups)
+    print(f"\na run with all faults: {made.seconds:.0f} s; at work again after", made.recovery)  # noqa: T201
+
+
+@LONG
+def test_argo_retry_does_what_a_broken_family_lacks(place: Place, tmp_path: Path) -> None:
+    """LightGBM's worker fails for good, as the database takes no trial of it; XGBoost's does not. Then that is repaired."""
+    from tests import cluster_drills
+
+    study = cluster_drills.study(place)
+    study.do("""CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF (SELECT study_name FROM studies WHERE study_id = NEW.study_id) LIKE 'lightgbm-%' THEN RAISE EXCEPTION 'no room'; END IF;
+        RETURN NEW; END $$; CREATE TRIGGER refuse BEFORE INSERT ON trials FOR EACH ROW EXECUTE FUNCTION refuse()""")
+    try:
+        name = place.submit(config(tmp_path, search={"families": ["xgboost", "lightgbm"], "seed": 5}), "s3://surefoot/broken")
+        failed = place.ended(name)
+    finally:
+        study.do("DROP TRIGGER refuse ON trials")
+    assert failed["status"]["phase"] == "Failed"
+    before = place.pods(name)
+    codes = {node["outputs"]["exitCode"] for node in step(failed, "search-work") if node["phase"] == "Failed"}
+    good = [one for one in before.values() if "family:xgboost" in one["metadata"]["annotations"][NODE_NAME]]
+    assert steps({str(place): one for place, one in enumerate(good)})[-1].startswith("train"), "the other family went on"
+
+    place.argo("retry", name)
+    place.until(name, "going on", lambda found: found["status"].get("finishedAt") is None)
+    assert place.ended(name)["status"]["phase"] == "Succeeded"
+    known = {one["metadata"]["uid"] for one in before.values()}
+    started = {pod: one for pod, one in place.pods(name).items() if one["metadata"]["uid"] not in known}
+    assert not [one for one in started.values() if "family:xgboost" in one["metadata"]["annotations"][NODE_NAME]]
+    assert [re.sub(r"\(.*", "", one) for one in steps(started)] == sorted([*CHAIN[2:], "onExit.evaluate-report"])
+    print(f"\nstarted by argo retry, after exit {codes}:", *sorted(started), sep="\n  ")  # noqa: T201
 
 
 def test_two_submits_at_once_do_the_work_once(place: Place, tmp_path: Path) -> None:
@@ -462,6 +531,46 @@ def test_the_clock_trains_once_and_then_looks_in_one_pod(place: Place, tmp_path:
     told = json.loads(place.surefoot("status", tmp_path / "cron.yaml", "--store", "s3://surefoot/store", "--json").out)
     assert (told["production"]["generation"], told["run"].endswith(first), told["closed"]["status"]) == (1, True, "Succeeded")
     print(f"\na tick that trains: {seconds(ticks[0]):.0f} s, one that finds nothing changed: {seconds(ticks[1]):.0f} s")  # noqa: T201
+
+
+@LONG
+def test_a_tick_that_argos_controller_missed_is_caught_up(place: Place) -> None:
+    """It is away from some seconds before a full minute until some seconds after it."""
+    upgrade = ("helm", "upgrade", "surefoot", CHART, "--namespace", place.namespace, "--reuse-values", "--timeout", "5m")
+    given: Document = {"prepare": {"generated_rows": 500, "min_per_class": 1}, "search": {"n_trials": 2}}
+    controller = ("kubectl", "--namespace", "argo", "scale", "deployment/workflow-controller")
+
+    def ticks() -> dict[str, Document]:
+        asked = ("get", "workflows", "--selector", "workflows.argoproj.io/cron-workflow=surefoot", "--output", "json")
+        found = [one for one in json.loads(place.kubectl(*asked))["items"] if one["metadata"]["uid"] not in old]
+        assert sum(not one.get("status", {}).get("finishedAt") for one in found) <= 1
+        return {one["metadata"]["annotations"]["workflows.argoproj.io/scheduled-time"]: one for one in found}
+
+    def until(what: str, is_so: Callable[[], object], limit: float = 240) -> None:
+        end = time.monotonic() + limit
+        while not is_so():
+            assert time.monotonic() < end, f"not {what} after {limit} s\n{place.argo('list')}"
+            time.sleep(0.5)
+
+    old: set[str] = set()
+    old = {one["metadata"]["uid"] for one in ticks().values()}
+    call(*upgrade, "--set-json", f"cron={json.dumps({'enabled': True, 'suspend': False, 'schedule': '* * * * *', 'config': given})}")
+    try:
+        until("ended", lambda: any(one.get("status", {}).get("phase") == "Succeeded" for one in ticks().values()))
+        until("late in a minute", lambda: time.time() % 60 > 50)
+        missed = datetime.fromtimestamp((time.time() // 60 + 1) * 60, UTC).isoformat().replace("+00:00", "Z")
+        call(*controller, "--replicas=0")
+        until("early in the next one", lambda: 5 < time.time() % 60 < 50)
+        assert missed not in ticks()
+        call(*controller, "--replicas=1")
+        back = time.time()
+        until("caught up", lambda: missed in ticks())
+        caught_up = time.time() - back
+        until("ended", lambda: ticks()[missed].get("status", {}).get("phase") == "Succeeded")
+    finally:
+        call(*controller, "--replicas=1")
+        call(*upgrade, "--set", "cron.suspend=true")
+    print(f"\nthe tick of {missed} was caught up {caught_up:.0f} s after the controller was back")  # noqa: T201
 
 
 def until_two_ticks_ended(place: Place, limit: float = 300) -> list[Document]:
