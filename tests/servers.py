@@ -10,7 +10,9 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import urllib3
@@ -70,29 +72,33 @@ class Server(abc.ABC):
 
 
 class MinioServer(Server):
-    """A MinIO with a folder of its own."""
+    """A MinIO with a folder of its own; over TLS where it is given a certificate, and with more in its environment."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certificate: Path | None = None, more: Mapping[str, str] = MappingProxyType({})) -> None:
         super().__init__(folder)
         self.program = program("minio")
-        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.more = more
+        self.words = ["--certs-dir", str(certificate.parent)] if certificate else []
+        self.http = urllib3.PoolManager(ca_certs=certificate and str(certificate))
+        self.endpoint = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
         self.environment = {"AWS_ENDPOINT_URL": self.endpoint, "AWS_ACCESS_KEY_ID": USER, "AWS_SECRET_ACCESS_KEY": PASSWORD}
 
     def bucket(self) -> str:
         """Make a bucket; give its name."""
         name = f"test-{secrets.token_hex(8)}"
-        Minio(self.endpoint.removeprefix("http://"), USER, PASSWORD, secure=False).make_bucket(name)
+        scheme, _, where = self.endpoint.partition("://")
+        Minio(where, USER, PASSWORD, secure=scheme == "https", http_client=self.http).make_bucket(name)
         return name
 
     def _begin(self, log: Any) -> subprocess.Popen[bytes]:
         root = {"MINIO_ROOT_USER": USER, "MINIO_ROOT_PASSWORD": PASSWORD, "MINIO_BROWSER": "off", "HOME": str(self.folder)}
-        command = [self.program, "server", str(self.folder / "data"), "--address", f"127.0.0.1:{self.port}"]
-        return subprocess.Popen(command, env={**os.environ, **root}, stdout=log, stderr=subprocess.STDOUT)
+        command = [self.program, "server", str(self.folder / "data"), "--address", f"127.0.0.1:{self.port}", *self.words]
+        return subprocess.Popen(command, env={**os.environ, **root, **self.more}, stdout=log, stderr=subprocess.STDOUT)
 
     def answers(self) -> bool:
         """Tell whether it does."""
         try:
-            return urllib3.request("GET", f"{self.endpoint}/minio/health/ready", timeout=5, retries=False).status == 200
+            return self.http.request("GET", f"{self.endpoint}/minio/health/ready", timeout=5, retries=False).status == 200
         except urllib3.exceptions.HTTPError:
             return False
 
@@ -100,8 +106,9 @@ class MinioServer(Server):
 class PostgresServer(Server):
     """A Postgres with an empty database; root runs it as nobody, since it refuses root. Its clock may be set, if it has one of its own."""
 
-    def __init__(self, folder: Path, connections: int = 100, *, own_clock: bool = False) -> None:
+    def __init__(self, folder: Path, connections: int = 100, *, own_clock: bool = False, certificate: Path | None = None) -> None:
         super().__init__(folder)
+        self.tls: list[str] = []
         self.connections = connections
         self.clock = folder / "clock" if own_clock else None
         initdb, self.program = program("initdb"), program("postgres")
@@ -120,6 +127,12 @@ class PostgresServer(Server):
             self.words["env"] |= {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
         command = [initdb, "--pgdata", str(folder / "data"), "--username", "surefoot", "--auth", "trust", "--no-sync"]
         subprocess.run(command, check=True, **self.words)
+        if certificate:
+            self.tls = ["-c", "ssl=on"]
+            for made, name in ((certificate, "server.crt"), (certificate.with_name("private.key"), "server.key")):
+                place = Path(shutil.copy(made, folder / "data" / name))
+                place.chmod(0o600)
+                os.chown(place, self.words.get("user", -1), self.words.get("group", -1))
 
     def set_clock(self, seconds: int) -> None:
         """Put its clock so much before (or behind) that of all others."""
@@ -132,7 +145,7 @@ class PostgresServer(Server):
 
     def _begin(self, _log: Any) -> subprocess.Popen[bytes]:
         command = [self.program, "-D", str(self.folder / "data"), "-p", str(self.port), "-k", str(self.folder), "-h", "127.0.0.1", "-F"]
-        command += ["-c", f"max_connections={self.connections}"]
+        command += ["-c", f"max_connections={self.connections}", *self.tls]
         return subprocess.Popen(command, **self.words)
 
     def answers(self) -> bool:
@@ -142,6 +155,16 @@ class PostgresServer(Server):
         except NotNow:
             return False
         return True
+
+
+def certificate(folder: Path, name: str = "IP:127.0.0.1") -> Path:
+    """Make a certificate that nobody else signed, and its key beside it; give its file."""
+    words = ["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "1", "-subj", "/CN=surefoot"]
+    folder.mkdir()
+    made = folder / "public.crt"
+    given = ["-addext", f"subjectAltName={name}", "-keyout", str(folder / "private.key"), "-out", str(made)]
+    subprocess.run([program("openssl"), *words, *given], check=True, capture_output=True)
+    return made
 
 
 def program(name: str) -> str:

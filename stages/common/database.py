@@ -9,6 +9,13 @@ from stages.common.store import Store
 
 # A server that is gone without a word is noticed in seconds (libpq's options).
 PATIENCE = {"connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 15_000}
+# What no other try mends, by libpq's words, and what does.
+TLS = {
+    "root certificate file": "Set PGSSLROOTCERT to the authority's certificate.",
+    "certificate verify failed": "Set PGSSLROOTCERT to the certificate of the authority that signed the server's.",
+    "does not match host name": "Give the server a certificate for that name, or another host in SUREFOOT_STUDY.",
+    "server does not support SSL": "Turn TLS on there, or end SUREFOOT_STUDY with ?sslmode=disable.",
+}
 
 
 def url(store: Store) -> str:
@@ -46,7 +53,7 @@ def connect(address: str) -> Any:
     """Connect to a Postgres.
 
     Raises:
-        ConfigError: it is no address of a Postgres.
+        ConfigError: it is no address of a Postgres, or its certificate is not trusted.
         NotNow: nobody answers there, or it refuses us.
 
     """
@@ -59,5 +66,7 @@ def connect(address: str) -> Any:
         if said.startswith("invalid "):  # of the address, which stands in the message, and the password in it
             said = said.partition(" in URI: ")[0].partition(" token: ")[0]
             raise ConfigError(f"SUREFOOT_STUDY: {said}. Write postgresql://user:password@host/database.") from None
+        if advice := next((advice for word, advice in TLS.items() if word in said), None):
+            raise ConfigError(f"SUREFOOT_STUDY: {said.rstrip('.')}. {advice}") from None
         where = address.removeprefix("postgresql://").rpartition("@")[2].partition("?")[0]
         raise NotNow(f"the study database at {where} does not answer: {said}") from error

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import re
 import ssl
 import time
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ import certifi
 import urllib3
 from minio import Minio
 from minio import time as amz_time
-from minio.credentials.providers import StaticProvider
+from minio.credentials.credentials import Credentials
+from minio.credentials.providers import IamAwsProvider, Provider, StaticProvider
 from minio.datatypes import Object
 from minio.error import InvalidResponseError, S3Error, ServerError
 from minio.helpers import DictType, check_bucket_name
@@ -29,6 +31,15 @@ from stages.common.store import BLOCK, MARKED, MARKER, Head, Keys, Store, Unread
 TIMEOUT = urllib3.Timeout(connect=5, read=5)  # seconds; each is for one step forward, not for the whole transfer
 SKEW = 600  # seconds that clocks may differ; servers take 900
 LARGEST = 5 << 30  # bytes: what S3 takes in one request
+BAD_CERTIFICATE = {9, 10, 62, 64}  # OpenSSL's codes: not valid yet, or any more, or for another name; no other authority can help
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+# What leads to a role's keys, where no keys are given, and to another server that gives them out than AWS's own: the first that is set.
+ROLES = {
+    "AWS_WEB_IDENTITY_TOKEN_FILE": "AWS_ENDPOINT_URL_STS",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI": "",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT": "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+}
 
 # Answers below 500 after which the same request can succeed; the last four say that bytes were bent on their way.
 PASSING = {"SlowDown", "RequestTimeout", "OperationAborted", "ConditionalRequestConflict"} | {
@@ -60,31 +71,86 @@ def _opened[S: S3Store](kind: type[S], address: str) -> S:
     except (ValueError, UsageError) as error:
         raise ConfigError(f"{address}: {str(error).rstrip('.')}. Give s3://bucket/prefix.") from error
     # A secret that came from a file often ends in a newline, which no header may hold.
-    values = {name: os.environ.get(name, "").strip() for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    if missing := [name for name, value in values.items() if not value]:
+    given = {name: os.environ.get(name, "").strip() for name in ("AWS_ENDPOINT_URL", *KEYS)}
+    access_key, secret_key = (given[name] for name in KEYS)
+    region = os.environ.get("AWS_REGION", "").strip()
+    endpoint = given["AWS_ENDPOINT_URL"] = given["AWS_ENDPOINT_URL"] or (f"https://s3.{region}.amazonaws.com" if region else "")
+    role = None if access_key or secret_key else next((name for name in ROLES if os.environ.get(name)), None)
+    if missing := [name for name, value in given.items() if not value and not (role and name in KEYS)]:
         raise ConfigError(f"{address}: {' and '.join(missing)} must be set in the environment.")
-    endpoint, access_key, secret_key = values.values()
     try:
-        provider = StaticProvider(access_key, secret_key, os.environ.get("AWS_SESSION_TOKEN"))
+        provider = Role(role) if role else StaticProvider(access_key, secret_key, os.environ.get("AWS_SESSION_TOKEN"))
         return kind(bucket, prefix + "/" if prefix else "", endpoint, provider)
     except ValueError as error:
         raise ConfigError(f"AWS_ENDPOINT_URL {endpoint!r}: {error}. Give http://host:port or https://host.") from error
 
 
+def _pool(*, secure: bool) -> urllib3.PoolManager:
+    # The client's own limits are 5 minutes and five silent retries.
+    return urllib3.PoolManager(timeout=TIMEOUT, retries=False, maxsize=16, ssl_context=_trusted() if secure else None)
+
+
+def _trusted() -> ssl.SSLContext:
+    """Trust public authorities, and those in SSL_CERT_FILE."""
+    trusted = ssl.create_default_context(cafile=certifi.where())
+    if file := os.environ.get("SSL_CERT_FILE"):
+        try:
+            trusted.load_verify_locations(file)
+        except OSError as error:
+            raise ConfigError(f"SSL_CERT_FILE {file}: {error.strerror}. Give a file with the authority's certificate, as PEM.") from error
+    return trusted
+
+
+def _mistrusts(error: Exception) -> str:
+    """Say what to do where a server's certificate is why it was not spoken to; else nothing."""
+    cause = next((cause for cause in error.args if isinstance(cause, ssl.SSLCertVerificationError)), None)
+    if cause is None:
+        return ""
+    if cause.verify_code in BAD_CERTIFICATE:
+        return "Give the server a certificate that is valid now, for the name in its address."
+    return "Set SSL_CERT_FILE to the authority's certificate."
+
+
+class Role(Provider):
+    """Keys that a role is given for some hours, and given again before they end."""
+
+    def __init__(self, name: str) -> None:
+        """Follow that variable of ROLES."""
+        self._name, self._provider = name, IamAwsProvider(custom_endpoint=os.environ.get(ROLES[name]), http_client=_pool(secure=True))
+
+    @override
+    def retrieve(self) -> Credentials:
+        """Give the keys.
+
+        Raises:
+            ConfigError: the role, or who asks for it, is refused.
+            NotNow: nobody gives any right now.
+
+        """
+        try:
+            return self._provider.retrieve()
+        except (urllib3.exceptions.HTTPError, ParseError, ValueError, KeyError, OSError) as error:
+            said = re.sub(r"\?\S+", "", _line(error))  # who asks puts the token into the address
+            what = f"no keys for the store by {self._name}: {said}."
+            if advice := _mistrusts(error):
+                raise ConfigError(f"{what} {advice}") from None
+            if re.search(r"HTTP status code 4(?!29|08)", said) or isinstance(error.__cause__ or error, FileNotFoundError):
+                raise ConfigError(f"{what} Check {self._name}, AWS_ROLE_ARN, and whom the role trusts.") from None
+            raise NotNow(what) from None
+
+
 class S3Store(Store):
     """A store in a bucket of an S3 server; ``prefix`` is empty or ends in a slash."""
 
-    def __init__(self, bucket: str, prefix: str, endpoint: str, provider: StaticProvider) -> None:
+    def __init__(self, bucket: str, prefix: str, endpoint: str, provider: Provider) -> None:
         url = urlsplit(endpoint)
         if url.scheme not in {"http", "https"} or not url.hostname:
             raise ValueError("not an address of a server")
         self.address = f"s3://{bucket}/{prefix}".rstrip("/")
         self._bucket, self._prefix, self._endpoint, self._provider = bucket, prefix, endpoint, provider
-        self._region = os.environ.get("AWS_REGION", "us-east-1")
-        # The client's own limits are 5 minutes and five silent retries.
-        authorities = os.environ.get("SSL_CERT_FILE") or certifi.where()
-        self._http = urllib3.PoolManager(timeout=TIMEOUT, retries=False, maxsize=16, ca_certs=authorities)
+        self._region = os.environ.get("AWS_REGION", "").strip() or "us-east-1"
         secure, where = url.scheme == "https", url.netloc + url.path
+        self._http = _pool(secure=secure)
         self._client = Minio(where, secure=secure, credentials=provider, region=self._region, http_client=self._http)
 
     def prove_create_once(self) -> None:
@@ -239,8 +305,8 @@ class S3Store(Store):
             status = error._code  # noqa: SLF001 - the client keeps the status to itself
             raise self._refusal(key, status, f"HTTP {status}", "no S3 answer") from error
         except (urllib3.exceptions.HTTPError, ParseError, ValueError) as error:  # the client's ValueError: an answer with something missing
-            if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in error.args):
-                raise ConfigError(f"{self._endpoint}: {_line(error)}. Set SSL_CERT_FILE to the authority's certificate.") from error
+            if advice := _mistrusts(error):
+                raise ConfigError(f"{self._endpoint}: {_line(error)}. {advice}") from error
             if "WRONG_VERSION_NUMBER" in str(error):
                 raise ConfigError(
                     f"{self._endpoint}: the server speaks no TLS. Set AWS_ENDPOINT_URL to http:// or to another port."
