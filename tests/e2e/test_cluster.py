@@ -34,6 +34,7 @@ CHAIN = ("prepare", "search-create", "search-work", "search-collect", "train", "
 CHART = ROOT / "charts" / "surefoot"
 LOAD = os.environ.get("SUREFOOT_LOAD", str(ROOT.parent / "shared" / "cluster" / "load"))
 ADULT = ROOT.parent / "shared" / "data" / "adult.csv"
+CARDS = ADULT.with_name("card-transactions.parquet")
 NODE_NAME = "workflows.argoproj.io/node-name"
 LONG = pytest.mark.skipif(not os.environ.get("SUREFOOT_LONG"), reason="SUREFOOT_LONG=1 runs this one, too: it takes minutes")
 Document = dict[str, Any]
@@ -63,9 +64,14 @@ def programs() -> None:
 
 @pytest.fixture(scope="session")
 def tag(programs: None) -> str:
-    """Build all images, and load them unless the cluster has these very ones; give their tag."""
+    """Give the tag of this checkout's images."""
     assert programs is None
-    call(ROOT / "images" / "build", "e2e")
+    return loaded(ROOT)
+
+
+def loaded(root: Path) -> str:
+    """Build all images of a checkout, and load them unless the cluster has these very ones; give their tag."""
+    call(root / "images" / "build", "e2e")
     ids = [call("docker", "image", "inspect", "--format", "{{.Id}}", f"surefoot/{stage}:e2e").strip() for stage in STAGES]
     made = "e2e-" + "-".join(one.removeprefix("sha256:")[:4] for one in ids)
     names = [f"surefoot/{stage}:{made}" for stage in STAGES]
@@ -184,6 +190,12 @@ def service(namespace: str, name: str) -> str:
     return call("kubectl", "--namespace", namespace, "get", "service", name, "--output", "jsonpath={.spec.clusterIP}")
 
 
+def objects(place: Place) -> Minio:
+    """Reach the buckets past the store."""
+    where = place.environment["AWS_ENDPOINT_URL"].removeprefix("http://")
+    return Minio(where, place.environment["AWS_ACCESS_KEY_ID"], place.environment["AWS_SECRET_ACCESS_KEY"], secure=False)
+
+
 @pytest.fixture(scope="session")
 def place(tag: str) -> Iterator[Place]:
     """Install the chart into a fresh namespace."""
@@ -294,9 +306,7 @@ def test_a_lost_file_is_made_again_by_a_new_submit(place: Place, first: tuple[Pa
     path, store, _ = first
     before = place.digests(store)
     (lost,) = [line.split()[-1] for line in before if line.startswith("train ") and " judged.ubj " in line]
-    where = place.environment["AWS_ENDPOINT_URL"].removeprefix("http://")
-    keys = (place.environment["AWS_ACCESS_KEY_ID"], place.environment["AWS_SECRET_ACCESS_KEY"])
-    Minio(where, *keys, secure=False).remove_object("surefoot", f"first/blobs/{lost}")
+    objects(place).remove_object("surefoot", f"first/blobs/{lost}")
 
     workflow = place.ended(place.submit(path, store))
     assert workflow["status"]["phase"] == "Succeeded", place.argo("get", workflow["metadata"]["name"])
@@ -610,6 +620,47 @@ def test_three_hosts_give_one_result(place: Place, tmp_path: Path) -> None:
     assert place.digests(str(tmp_path / "docker")) == here
     assert place.digests("s3://surefoot/adult") == here
     print(f"\nadult.csv: here {ran.seconds:.0f} s, in the cluster {seconds(workflow):.0f} s, {len(here)} equal files")  # noqa: T201
+
+
+@LONG
+@pytest.mark.skipif(not CARDS.exists(), reason="../shared/data/card-transactions.parquet is not there: no large table was tried")
+def test_a_large_table_in_a_bucket_gives_what_it_gives_here(place: Place, tmp_path: Path) -> None:
+    objects(place).make_bucket("tables")
+    objects(place).fput_object("tables", "cards/all.parquet", str(CARDS))
+    given: Document = {"source": "file", "label": "TX_FRAUD", "time": "TX_DATETIME", "id": "TRANSACTION_ID", "amount": "TX_AMOUNT"}
+    given |= {"drop": ["TX_FRAUD_SCENARIO"], "keys": {"customer": ["CUSTOMER_ID"], "terminal": ["TERMINAL_ID"]}, "label_delay_days": 7}
+    more: Document = {"search": {"n_trials": 2, "rounds": 100}, "train": {"rounds": 100}, "validate": {"auc_floor": 0.5}}
+    there = config(tmp_path, prepare={"generated_rows": None, **given, "path": "s3://tables/cards/all.parquet"}, **more)
+    name = place.submit(there, "s3://surefoot/cards")
+    here = tmp_path / "here.yaml"
+    here.write_text(there.read_text().replace("s3://tables/cards/all.parquet", str(CARDS)))
+    ran = surefoot("run", here, "--store", tmp_path / "here", limit=1200)
+    assert ran.code == 0, ran.err
+    workflow = place.ended(name, 1200)
+    assert workflow["status"]["phase"] == "Succeeded", place.argo("get", name)
+    digests = place.digests(str(tmp_path / "here"))
+    assert place.digests("s3://surefoot/cards") == digests
+    assert json.loads(place.surefoot("status", there, "--store", "s3://surefoot/cards", "--json").out)["production"]["generation"] == 1
+    print(f"\ncard-transactions: here {ran.seconds:.0f} s, in the cluster {seconds(workflow):.0f} s, {len(digests)} equal files")  # noqa: T201
+
+
+@LONG
+def test_images_with_another_train_do_that_stage_and_what_follows(place: Place, first: tuple[Path, str, Document], tmp_path: Path) -> None:
+    """One line of its code is another: what stands before it is there; what follows it looks at its inputs, which are the same bytes."""
+    _, store, before = first
+    checkout = tmp_path / "checkout"
+    for name in ("stages", "configs", "images"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", checkout)
+    with (checkout / "stages" / "train" / "train.py").open("a", encoding="utf-8") as file:
+        file.write("\nANOTHER = 1\n")
+    (given,) = [one["value"] for one in before["spec"]["arguments"]["parameters"] if one["name"] == "config"]
+    words = ("-p", f"config={given}", "-p", f"store={store}", "-p", f"tag={loaded(checkout)}")
+    name = place.argo("submit", "--from", "workflowtemplate/surefoot", *words, "--output", "name").strip()
+    workflow = place.ended(name)
+    assert workflow["status"]["phase"] == "Succeeded", place.argo("get", name)
+    found = [re.sub(r"\(.*", "", one) for one in steps(place.pods(name))]
+    assert found == sorted(["plan", "train", "evaluate", "validate", "deploy", "onExit.evaluate-report"])
 
 
 def in_docker(tag: str, folder: Path, families: tuple[str, ...]) -> None:
