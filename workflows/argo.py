@@ -99,6 +99,7 @@ def render() -> dict[str, Any]:
         automount_service_account_token=False,
         executor=m.ExecutorConfig(service_account_name=f"{NAME}-executor"),
         security_context=POD,
+        pod_metadata=m.Metadata(labels={"app.kubernetes.io/part-of": NAME}),
         ttl_strategy=m.TTLStrategy(seconds_after_completion=7 * 24 * 3600),
     ) as template:
         programs = {task.step: _program(task) for task in (dag.PLAN, *dag.TASKS, dag.CLOSE)}

@@ -9,8 +9,16 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
+{{- /* Where the object store is: as the values say, the chart's own, as your Secret says, AWS itself. */ -}}
 {{- define "surefoot.endpoint" -}}
-{{ .Values.credentials.endpointUrl | default (printf "http://surefoot-minio.%s.svc:9000" .Release.Namespace) }}
+{{- if .Values.credentials.endpointUrl }}
+{{- .Values.credentials.endpointUrl }}
+{{- else if .Values.minio.enabled }}
+{{- printf "http://surefoot-minio.%s.svc:9000" .Release.Namespace }}
+{{- else }}
+{{- $own := (lookup "v1" "Secret" .Release.Namespace (.Values.credentials.existingSecret | default "-")).data | default dict }}
+{{- get $own "AWS_ENDPOINT_URL" | b64dec | default (printf "https://s3.%s.amazonaws.com" (.Values.credentials.region | default "us-east-1")) }}
+{{- end }}
 {{- end }}
 
 {{- /* What Pod Security "restricted" asks of a container, and a read-only root. */ -}}
@@ -26,4 +34,40 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- /* One environment variable from the Secret: list of context, name, key. */ -}}
 {{- define "surefoot.env" -}}
 {name: {{ index . 1 }}, valueFrom: {secretKeyRef: {name: {{ include "surefoot.secret" (index . 0) }}, key: {{ index . 2 }}}}}
+{{- end }}
+
+{{- /* What a pod needs to trust database and store. */ -}}
+{{- define "surefoot.trust" -}}
+{{- if .Values.caSecret }}
+env:
+  - {name: SSL_CERT_FILE, value: /ca/ca.crt}
+  - {name: PGSSLROOTCERT, value: /ca/ca.crt}
+  {{- if not .Values.postgres.enabled }}
+  - {name: PGSSLMODE, value: verify-full}
+  {{- end }}
+volumeMounts: [{name: ca, mountPath: /ca, readOnly: true}]
+volumes: [{name: ca, secret: {secretName: {{ .Values.caSecret }}, items: [{key: ca.crt, path: ca.crt}]}}]
+{{- end }}
+{{- end }}
+
+{{- /* What a pod needs to be given a role's keys. */ -}}
+{{- define "surefoot.role" -}}
+{{- with .Values.credentials.role }}
+{{- if .enabled }}
+env:
+  # Asked where nothing else in the environment leads to a role.
+  - {name: AWS_EC2_METADATA_SERVICE_ENDPOINT, value: "http://169.254.169.254"}
+  {{- with .arn }}
+  - {name: AWS_ROLE_ARN, value: {{ . | quote }}}
+  {{- end }}
+  {{- with .stsUrl }}
+  - {name: AWS_ENDPOINT_URL_STS, value: {{ . | quote }}}
+  {{- end }}
+  {{- with .audience }}
+  - {name: AWS_WEB_IDENTITY_TOKEN_FILE, value: /role/token}
+volumeMounts: [{name: role, mountPath: /role, readOnly: true}]
+volumes: [{name: role, projected: {sources: [{serviceAccountToken: {path: token, audience: {{ . | quote }}, expirationSeconds: 3600}}]}}]
+  {{- end }}
+{{- end }}
+{{- end }}
 {{- end }}

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 import yaml
 
 from stages.common import config
+from tests import servers
 from workflows import argo, dag
 
 CHART = argo.CHART_FILE.parents[1]
@@ -114,15 +116,22 @@ def test_pods_go_where_the_values_say(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def labelled_pods(documents: list[Document]) -> dict[str, Any]:
+    """Give all pods that are not steps, with their labels."""
+    held = {found["metadata"]["name"]: found["spec"]["template"] for found in documents if found["kind"] in ("Deployment", "Job")}
+    return held | {found["metadata"]["name"]: found for found in documents if found["kind"] == "Pod"}
+
+
 def pods(documents: list[Document]) -> list[Any]:
-    return [found["spec"]["template"]["spec"] for found in documents if found["kind"] in ("Deployment", "Job")]
+    return [found["spec"] for found in labelled_pods(documents).values()]
 
 
 def test_pods_of_the_servers_are_restricted() -> None:
-    found = pods(rendered())
-    assert len(found) == 3
-    for pod in found:
-        assert pod["automountServiceAccountToken"] is False
+    """And none but the test's may speak to the API server."""
+    found = labelled_pods(rendered("dashboard.image=mine"))
+    assert {name for name, pod in found.items() if pod["spec"]["automountServiceAccountToken"] is not False} == {"surefoot-test"}
+    assert found.keys() == {"surefoot-minio", "surefoot-postgres", "surefoot-buckets", "surefoot-test", "surefoot-dashboard"}
+    for pod in (one["spec"] for one in found.values()):
         assert pod["securityContext"]["runAsNonRoot"] is True
         for container in pod["containers"]:
             assert container["securityContext"] == argo.LOCKED.model_dump(by_alias=True, exclude_none=True)
@@ -130,8 +139,18 @@ def test_pods_of_the_servers_are_restricted() -> None:
 
 
 def test_no_account_may_do_more_than_report() -> None:
-    roles = [found["rules"] for found in rendered() if "Role" in found["kind"] and "rules" in found]
-    assert roles == [[{"apiGroups": ["argoproj.io"], "resources": ["workflowtaskresults"], "verbs": ["create", "patch"]}]]
+    """But for the test's, which is there as long as the test works: it starts workflows."""
+    documents = rendered()
+    roles = {found["metadata"]["name"]: found["rules"] for found in documents if "Role" in found["kind"] and "rules" in found}
+    assert roles == {
+        "surefoot-executor": [{"apiGroups": ["argoproj.io"], "resources": ["workflowtaskresults"], "verbs": ["create", "patch"]}],
+        "surefoot-test": [{"apiGroups": ["argoproj.io"], "resources": ["workflows"], "verbs": ["create", "get"]}],
+    }
+    bound = {found["metadata"]["name"]: found["subjects"] for found in documents if found["kind"] == "RoleBinding"}
+    assert bound == {name: [{"kind": "ServiceAccount", "name": name}] for name in roles}
+    for kind in ("ServiceAccount", "Role", "RoleBinding"):
+        hook = one(documents, kind, "surefoot-test")["metadata"]["annotations"]
+        assert (hook["helm.sh/hook"], "hook-succeeded" in hook["helm.sh/hook-delete-policy"]) == ("test", True)
 
 
 def test_passwords_stand_in_the_secret_alone() -> None:
@@ -139,10 +158,217 @@ def test_passwords_stand_in_the_secret_alone() -> None:
     assert [found["kind"] for found in documents if "correct-horse" in json.dumps(found)] == ["Secret"]
 
 
+OWN = "minio.enabled=false", "postgres.enabled=false"
+
+
 def test_with_servers_of_ones_own_the_chart_makes_none() -> None:
-    documents = rendered("minio.enabled=false", "postgres.enabled=false", "credentials.existingSecret=mine")
+    documents = [found for found in rendered(*OWN, "credentials.existingSecret=mine") if "surefoot-test" not in found["metadata"]["name"]]
     assert {found["kind"] for found in documents} == {"ServiceAccount", "Secret", "ConfigMap", "Role", "RoleBinding", "WorkflowTemplate"}
     assert [found["metadata"]["name"] for found in documents if found["kind"] == "Secret"] == ["surefoot-executor.service-account-token"]
+
+
+def containers(workflow: Document) -> list[Any]:
+    return [template["container"] for template in workflow["spec"]["templates"] if "container" in template]
+
+
+def environment(container: Document) -> dict[str, Any]:
+    return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container["env"]}
+
+
+def artifacts(documents: list[Document]) -> Any:
+    return yaml.safe_load(one(documents, "ConfigMap", "artifact-repositories")["data"]["surefoot"])["s3"]
+
+
+def is_sound(workflow: Document, folder: Path) -> bool:
+    """Tell whether our own check and Argo's find no fault; the latter where it is here."""
+    path = folder / "workflow.json"
+    path.write_text(json.dumps(workflow), encoding="utf-8")
+    program = shutil.which("argo") or "true"
+    return (
+        argo.check(workflow) == []
+        and subprocess.run([program, "lint", "--offline", path], capture_output=True, check=False).returncode == 0
+    )
+
+
+def test_an_authority_of_ones_own_is_trusted_by_every_step_and_by_argo(tmp_path: Path) -> None:
+    """The Secret may hold a key beside the certificate: it is not mounted."""
+    sets = "caSecret=ours", "dashboard.image=mine", "credentials.endpointUrl=https://s3.example:9000"
+    study = "credentials.study=postgresql://u@db.example/d"
+    for own, documents in ((False, rendered(*sets)), (True, rendered(*sets, study, *OWN))):
+        workflow, dashboard = one(documents, "WorkflowTemplate", "surefoot"), labelled_pods(documents)["surefoot-dashboard"]["spec"]
+        volume = {"name": "ca", "secret": {"secretName": "ours", "items": [{"key": "ca.crt", "path": "ca.crt"}]}}
+        assert workflow["spec"]["volumes"] == [volume]
+        assert volume in dashboard["volumes"]
+        for container in (*containers(workflow), *dashboard["containers"]):
+            given = environment(container)
+            assert (given["SSL_CERT_FILE"], given["PGSSLROOTCERT"]) == ("/ca/ca.crt", "/ca/ca.crt")
+            # The chart's own Postgres has no certificate.
+            assert given.get("PGSSLMODE") == ("verify-full" if own else None)
+            assert {"name": "ca", "mountPath": "/ca", "readOnly": True} in container["volumeMounts"]
+        assert artifacts(documents)["caSecret"] == {"name": "ours", "key": "ca.crt"}
+        assert (artifacts(documents)["endpoint"], artifacts(documents)["insecure"]) == ("s3.example:9000", False)
+        assert is_sound(workflow, tmp_path)
+
+
+ROLE = "credentials.role.enabled=true", "credentials.region=eu-west-1", "credentials.study=postgresql://u@db.example/d", *OWN
+
+
+def test_with_a_role_there_are_no_access_keys(tmp_path: Path) -> None:
+    """What gives it may be the account's annotation, a cloud's agent or the node; no pod has a token for that."""
+    arn = "arn:aws:iam::123456789012:role/surefoot"
+    documents = rendered(*ROLE, f"serviceAccount.annotations.eks\\.amazonaws\\.com/role-arn={arn}")
+    workflow = one(documents, "WorkflowTemplate", "surefoot")
+    assert one(documents, "ServiceAccount", "surefoot")["metadata"]["annotations"] == {"eks.amazonaws.com/role-arn": arn}
+    assert "AWS_ACCESS_KEY_ID" not in json.dumps(documents)
+    assert "AWS_SECRET_ACCESS_KEY" not in json.dumps(documents)
+    for container in containers(workflow):
+        given = environment(container)
+        assert (given["AWS_REGION"], given["AWS_EC2_METADATA_SERVICE_ENDPOINT"]) == ("eu-west-1", "http://169.254.169.254")
+        assert {mount["name"] for mount in container["volumeMounts"]} == {"outputs", "tmp"}
+    assert not {"volumes", "podSpecPatch"} & workflow["spec"].keys()
+    repository = artifacts(documents)
+    assert repository["useSDKCreds"] is True
+    assert (repository["endpoint"], repository["region"]) == ("s3.eu-west-1.amazonaws.com", "eu-west-1")
+    assert not {"accessKeySecret", "secretKeySecret"} & repository.keys()
+    assert is_sound(workflow, tmp_path)
+
+
+def test_a_token_for_a_role_is_given_where_it_is_asked_for(tmp_path: Path) -> None:
+    """Good for the role's server alone; Argo's own container, which uploads the report, has it as well."""
+    arn = "arn:aws:iam::123456789012:role/surefoot"
+    role = f"credentials.role.arn={arn}", "credentials.role.audience=sts.amazonaws.com", "credentials.role.stsUrl=https://sts.example"
+    workflow = one(rendered(*ROLE, *role, "caSecret=ours"), "WorkflowTemplate", "surefoot")
+    token = {"path": "token", "audience": "sts.amazonaws.com", "expirationSeconds": 3600}
+    assert {"name": "role", "projected": {"sources": [{"serviceAccountToken": token}]}} in workflow["spec"]["volumes"]
+    (wait,) = json.loads(workflow["spec"]["podSpecPatch"])["containers"]
+    assert wait["name"] == "wait"
+    for container in (wait, *containers(workflow)):
+        given = environment(container)
+        assert given["AWS_WEB_IDENTITY_TOKEN_FILE"] == "/role/token"
+        assert (given["AWS_ROLE_ARN"], given["AWS_ENDPOINT_URL_STS"]) == (arn, "https://sts.example")
+        assert {"name": "role", "mountPath": "/role", "readOnly": True} in container["volumeMounts"]
+    assert is_sound(workflow, tmp_path)
+
+
+def test_an_endpoint_in_the_values_is_used_with_a_secret_of_ones_own() -> None:
+    documents = rendered("credentials.existingSecret=mine", "credentials.endpointUrl=https://s3.example", *OWN)
+    assert {environment(found)["AWS_ENDPOINT_URL"] for found in containers(one(documents, "WorkflowTemplate", "surefoot"))} == {
+        "https://s3.example"
+    }
+    assert artifacts(documents)["endpoint"] == "s3.example"
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (("minio.enabled=false",), "endpointUrl or region must say where your own object store is"),
+        (("postgres.enabled=false",), "study must say where your own database is"),
+        (("credentials.role.enabled=true",), "minio.enabled"),
+        (("networkPolicy.enabled=true", "credentials.existingSecret=mine", *OWN), "egress must say where your own store and database are"),
+    ],
+)
+def test_what_cannot_work_is_refused(sets: tuple[str, ...], said: str) -> None:
+    done = helm("template", "surefoot", str(CHART), *(word for one in sets for word in ("--set", one)))
+    assert done.returncode != 0
+    assert said in done.stderr.replace("/", ".")
+
+
+# --- who may speak with whom ----------------------------------------------------------------------
+
+ANYWHERE = {"ipBlock": {"cidr": "0.0.0.0/0"}}
+ARGO = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "argo"}}}
+
+
+def picks(selector: Document, labels: dict[str, str]) -> bool:
+    return selector["matchLabels"].items() <= labels.items()
+
+
+def may(policies: list[Document], way: str, labels: dict[str, str], other: Any, port: int) -> bool:
+    """Tell whether a pod may reach (egress) or be reached by (ingress) labels of the same namespace, or that very peer."""
+    mine = [
+        policy["spec"]
+        for policy in policies
+        if picks(policy["spec"]["podSelector"], labels) and way.title() in policy["spec"]["policyTypes"]
+    ]
+
+    def is_meant(peer: Document) -> bool:
+        return peer == other or (set(peer) == {"podSelector"} and "ipBlock" not in other and picks(peer["podSelector"], other))
+
+    return not mine or any(
+        port in [one["port"] for one in rule["ports"]]
+        and any(is_meant(peer) for peer in rule.get("to" if way == "egress" else "from", [other]))
+        for policy in mine
+        for rule in policy.get(way, [])
+    )
+
+
+def test_pods_speak_with_whom_they_must_and_with_nobody_else() -> None:
+    documents = rendered("networkPolicy.enabled=true", "dashboard.image=mine")
+    policies = [found for found in documents if found["kind"] == "NetworkPolicy"]
+    ours = {name: pod["metadata"]["labels"] for name, pod in labelled_pods(documents).items()}
+    ours["step"] = one(documents, "WorkflowTemplate", "surefoot")["spec"]["podMetadata"]["labels"]
+    stranger = {"app.kubernetes.io/name": "stranger"}
+    ports = {"surefoot-minio": 9000, "surefoot-postgres": 5432}
+
+    for server, port in ports.items():
+        for client in ("step", "surefoot-buckets", "surefoot-test", "surefoot-dashboard"):
+            assert may(policies, "egress", ours[client], ours[server], port)
+            assert may(policies, "ingress", ours[server], ours[client], port)
+        assert not may(policies, "ingress", ours[server], stranger, port)
+        assert not may(policies, "ingress", ours[server], ours["step"], port + 1)
+        assert may(policies, "ingress", ours[server], ARGO, port) == (server == "surefoot-minio")
+    for pod in ours.values():
+        assert may(policies, "egress", pod, ANYWHERE, 6443)
+        assert may(policies, "egress", pod, stranger, 53)
+        assert not may(policies, "egress", pod, ANYWHERE, 80)
+        assert not may(policies, "egress", pod, stranger, 443)
+    for name in ours.keys() - ports.keys():
+        assert not may(policies, "ingress", ours[name], ours["step"], 8080)
+    assert "NetworkPolicy" not in {found["kind"] for found in rendered()}
+
+
+def test_with_servers_of_ones_own_pods_reach_what_is_named() -> None:
+    named = "networkPolicy.egress[0].ports[0].port=5432", "networkPolicy.egress[0].to[0].ipBlock.cidr=10.1.2.0/24"
+    server = "networkPolicy.apiServer[0].ipBlock.cidr=10.0.0.1/32"
+    documents = rendered("networkPolicy.enabled=true", "credentials.existingSecret=mine", *named, server, *OWN)
+    (policy,) = [found for found in documents if found["kind"] == "NetworkPolicy"]
+    step = one(documents, "WorkflowTemplate", "surefoot")["spec"]["podMetadata"]["labels"]
+    assert may([policy], "egress", step, {"ipBlock": {"cidr": "10.1.2.0/24"}}, 5432)
+    assert may([policy], "egress", step, {"ipBlock": {"cidr": "10.0.0.1/32"}}, 443)
+    assert not may([policy], "egress", step, ANYWHERE, 443)
+
+
+# --- seen from outside ----------------------------------------------------------------------------
+
+
+def test_the_figures_of_minio_are_where_prometheus_is_told(tmp_path: Path) -> None:
+    assert "ServiceMonitor" not in {found["kind"] for found in rendered()}
+    documents = rendered("serviceMonitor.enabled=true", "serviceMonitor.labels.release=prometheus")
+    monitor, service = one(documents, "ServiceMonitor", "surefoot-minio"), one(documents, "Service", "surefoot-minio")
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert picks(monitor["spec"]["selector"], service["metadata"]["labels"])
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+
+    (container,) = labelled_pods(documents)["surefoot-minio"]["spec"]["containers"]
+    more = {name: value for name, value in environment(container).items() if name.startswith("MINIO_PROMETHEUS")}
+    try:
+        server = servers.MinioServer(tmp_path, more=more)
+    except servers.Missing as error:
+        pytest.skip(f"{error}: no figures were asked for")
+    with server:
+        answer = urllib3.request("GET", f"{server.endpoint}{endpoint['path']}", timeout=30)
+    assert (answer.status, b"minio_" in answer.data) == (200, True)
+
+
+def test_helm_test_runs_the_template_apart_from_what_is_kept() -> None:
+    (container,) = labelled_pods(rendered("store=s3://bucket/deep/store"))["surefoot-test"]["spec"]["containers"]
+    workflow = json.loads(container["args"][-1])
+    assert workflow["spec"]["workflowTemplateRef"] == {"name": argo.NAME}
+    given = parameters(workflow)
+    assert given["store"] == "s3://bucket/deep/store/helm-test"
+    assert config.inline(given["config"], (), {}).name == "helm-test"
+    compile(container["args"][0], "test", "exec")
 
 
 def cron(**values: Any) -> Document:
@@ -208,6 +434,14 @@ OTHERS = [
     "scheduling.fits.tolerations=spot",
     "tga=1",
     "minio.storage=big",
+    "caSecret=Not_A_Name",
+    "credentials.endpointUrl=s3.example",
+    "credentials.role.arn=surefoot",
+    "networkPolicy.apiServer=null",
+    "networkPolicy.peers=all",
+    "dashboard.image.name=x",
+    "serviceMonitor.interval=often",
+    "serviceMonitor.labels.release=1",
 ]
 
 
