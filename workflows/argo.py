@@ -7,6 +7,7 @@ The *skipping* form: plan says per step whether there is something to do, and ``
 pod. What looks odd here was seen to hang, hide or repeat work otherwise; ``check`` names each, with its reason.
 """
 
+import ast
 import json
 import os
 import re
@@ -332,6 +333,8 @@ def retries(template: dict[str, Any]) -> Iterator[str]:
         if not re.fullmatch(r"\d+", str(retry.get("limit", ""))):
             yield f"{one['name']}: its retry has no limit"
         expression = retry.get("expression", "")
+        if expression and not _parses(expression):
+            yield f"{one['name']}: its retry's expression does not parse"
         if not expression or "exitCode" in re.sub(r"asInt\(lastRetry\.exitCode\)", "", expression):
             yield f"{one['name']}: its retry does not ask asInt(lastRetry.exitCode)"
         if not retry.get("backoff", {}).get("duration"):
@@ -386,19 +389,105 @@ def patches(template: dict[str, Any]) -> Iterator[str]:
     for one in _containers(template):
         patch = one.get("podSpecPatch", "{}")
         try:
-            patched = json.loads(re.sub(r"\{\{=.*?\}\}", "0", patch)).get("containers", [])
+            whole = json.loads(re.sub(r"\{\{=.*?\}\}", "0", patch))
+            patched = whole.get("containers", [])
         except (ValueError, AttributeError):
             yield f"{one['name']}: its podSpecPatch is no JSON object"
             continue
-        if any(set(container) - {"name", "resources"} or container.get("name") != "main" for container in patched):
+        if set(whole) - {"containers"} or any(
+            set(container) - {"name", "resources"} or container.get("name") != "main" for container in patched
+        ):
             yield f"{one['name']}: its podSpecPatch patches more than main's resources"
         if any(set(container.get("resources", {})) - {"requests", "limits"} for container in patched):
             yield f"{one['name']}: its podSpecPatch gives main something else than requests and limits"
         if "lastRetry" in patch:
             yield f"{one['name']}: its podSpecPatch asks lastRetry"
-        asked = set(re.findall(r"inputs\.parameters\.(\w+)", patch))
-        if unknown := asked - {parameter["name"] for parameter in one.get("inputs", {}).get("parameters", [])}:
-            yield f"{one['name']}: its podSpecPatch reads {', '.join(sorted(unknown))}, which is no input"
+
+
+def rooms(template: dict[str, Any]) -> Iterator[str]:
+    """No container asks for more than its limit: its pod would be refused, attempt after attempt."""
+    for one in _containers(template):
+        resources = one["container"].get("resources", {})
+        limits = resources.get("limits", {})
+        for name, asked in resources.get("requests", {}).items():
+            if name in limits and _quantity(asked) > _quantity(limits[name]):
+                yield f"{one['name']}: asks for more {name} than its limit"
+
+
+def _quantity(text: str) -> float:
+    number, unit = re.fullmatch(r"([\d.]+)(m|[kMGT]i?|)", str(text)).groups()  # type: ignore[union-attr]
+    return float(number) * {"": 1.0, "m": 0.001}.get(unit, (1024.0 if unit[1:] else 1000.0) ** ("kMGT".find(unit[:1]) + 1))
+
+
+def memos(template: dict[str, Any]) -> Iterator[str]:
+    """Each memoized template names its cache, and has a key and an age that Argo takes: else its node errs at run time."""
+    for one in (one for one in template["spec"]["templates"] if "memoize" in one):
+        memo = one["memoize"]
+        if not memo.get("cache", {}).get("configMap", {}).get("name"):
+            yield f"{one['name']}: is memoized without a cache"
+        if not re.fullmatch(r"[a-zA-Z0-9][-a-zA-Z0-9]*", re.sub(r"\{\{.*?\}\}", "x", memo.get("key", ""))):
+            yield f"{one['name']}: its memo's key has other letters than a-z, A-Z, 0-9 and -"
+        if not re.fullmatch(r"((\d+(\.\d+)?(ms|s|m|h))+)?", memo.get("maxAge", "")):
+            yield f"{one['name']}: its memo's age is no duration such as 720h"
+
+
+def conditions(template: dict[str, Any]) -> Iterator[str]:
+    """Each ``when`` parses: one that does not makes the task an error."""
+    for task in _tasks(template):
+        if not _parses(re.sub(r"\{\{.*?\}\}", "x", task.get("when", "x"))):
+            yield f"{task['name']}: its when does not parse"
+
+
+def expressions(template: dict[str, Any]) -> Iterator[str]:
+    """Each ``{{= ... }}`` parses and reads what there is: what cannot be resolved is left standing, and fails or hangs at run time."""
+    spec = template["spec"]
+    everywhere = {"retries", "item", "lastRetry.status", "lastRetry.exitCode"}
+    everywhere |= {f"workflow.{name}" for name in ("name", "namespace", "uid", "status", "creationTimestamp")}
+    everywhere |= {f"workflow.parameters.{one['name']}" for one in spec.get("arguments", {}).get("parameters", [])}
+    handed = {one["name"]: one.get("outputs", {}).get("parameters", []) for one in spec["templates"]}
+    everywhere |= {f"workflow.outputs.parameters.{out['globalName']}" for outs in handed.values() for out in outs if "globalName" in out}
+    for one in spec["templates"]:
+        known = everywhere | {f"inputs.parameters.{given['name']}" for given in one.get("inputs", {}).get("parameters", [])}
+        for task in one.get("dag", {}).get("tasks", []):
+            known |= {f"tasks.{task['name']}.outputs.parameters.{out['name']}" for out in handed.get(task.get("template", ""), [])}
+        for said in dict.fromkeys(re.findall(r"\{\{=(.*?)\}\}", "\n".join(_texts(one)))):
+            if not _parses(said):
+                yield f"{one['name']}: does not parse: {said.strip()}"
+            elif unknown := [name for name in _names(said) if name not in known]:
+                yield f"{one['name']}: reads {unknown[0]}, which is not there"
+
+
+def _texts(document: Any) -> Iterator[str]:
+    """Give every text in a document."""
+    if isinstance(document, str):
+        yield document
+    elif isinstance(document, dict | list):
+        for one in document.values() if isinstance(document, dict) else document:
+            yield from _texts(one)
+
+
+def _bare(expression: str) -> str:
+    """Give an expression without its strings, which are names then."""
+    return re.sub(r"'[^']*'|`[^`]*`|\"[^\"]*\"", " text ", expression)
+
+
+def _parses(expression: str) -> bool:
+    """Tell whether an expression parses: it is one of Python's, but for some signs, in the part of the language that is used here."""
+    said = _bare(expression).replace("??", " or ").replace("?.", ".").replace("&&", " and ").replace("||", " or ")
+    said = re.sub(r"!(?!=)", " not ", said)
+    if said.count("?") != said.count(":"):
+        return False
+    try:
+        ast.parse(said.replace("?", " and ").replace(":", " or ").strip(), mode="eval")
+    except SyntaxError:
+        return False
+    return True
+
+
+def _names(expression: str) -> list[str]:
+    """Give what an expression reads: its names, without functions and the words of the language."""
+    names = re.findall(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?![\w.]*\()", _bare(expression).replace("?.", "."))
+    return [name for name in names if name not in ("text", "in", "not", "and", "or", "nil", "true", "false")]
 
 
 def mutexes(template: dict[str, Any]) -> Iterator[str]:
@@ -422,6 +511,10 @@ CHECKS: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
     volumes,
     restricted,
     patches,
+    rooms,
+    memos,
+    conditions,
+    expressions,
     mutexes,
 )
 

@@ -143,6 +143,7 @@ def retask(name: str, key: str, value: Any) -> Callable[[Template], None]:
     return lambda template: task(template, name).update({key: value})
 
 
+MEMO = {"key": "train-{{inputs.parameters.item}}", "maxAge": "720h", "cache": {"configMap": {"name": "surefoot"}}}
 FAULTS = {
     "spec: automountServiceAccountToken is not false": change("spec", "automountServiceAccountToken"),
     "spec: executor.serviceAccountName is missing": change("spec", "executor"),
@@ -180,8 +181,38 @@ FAULTS = {
     "train: its podSpecPatch gives main something else than requests and limits": change(
         "train", "podSpecPatch", to='{"containers": [{"name": "main", "resources": {"nvidia.com/gpu": "1"}}]}'
     ),
-    "deploy: its podSpecPatch reads item, which is no input": change(
+    "deploy: reads inputs.parameters.item, which is not there": change(
         "deploy", "podSpecPatch", to='{"containers": [{"name": "main", "resources": {"limits": {"cpu": "{{= inputs.parameters.item }}"}}}]}'
+    ),
+    "train: its podSpecPatch patches more than main's resources ": change("train", "podSpecPatch", to='{"container": []}'),
+    "train: its retry's expression does not parse": change(
+        "train", "retryStrategy", "expression", to='lastRetry.status == "Error" || asInt(lastRetry.exitCode) in [75, 76'
+    ),
+    "train: its retry's expression does not parse ": change(
+        "train", "retryStrategy", "expression", to='lastRetry.status = "Error" || asInt(lastRetry.exitCode) == 75'
+    ),
+    "train: asks for more memory than its limit": change("train", "container", "resources", "requests", "memory", to="2Gi"),
+    "train: is memoized without a cache": change("train", "memoize", to={"key": "train-{{inputs.parameters.item}}", "maxAge": "720h"}),
+    "train: its memo's key has other letters than a-z, A-Z, 0-9 and -": change("train", "memoize", to={**MEMO, "key": "train_{{x}}"}),
+    "train: its memo's age is no duration such as 720h": change("train", "memoize", to={**MEMO, "maxAge": "30d"}),
+    "evaluate: its when does not parse": retask("evaluate", "when", "{{tasks.plan.outputs.parameters.todo}} == 'run"),
+    "evaluate: its when does not parse ": retask("evaluate", "when", "'{{tasks.plan.outputs.parameters.todo}}' 'run'"),
+    "main: does not parse: (tasks.plan.outputs.parameters.todo == 'run'": retask(
+        "evaluate", "when", "{{= (tasks.plan.outputs.parameters.todo == 'run' }}"
+    ),
+    "main: does not parse: tasks.plan.outputs.parameters.todo ? 'run'": retask(
+        "evaluate", "when", "'{{= tasks.plan.outputs.parameters.todo ? 'run' }}' == 'run'"
+    ),
+    "main: reads tasks.plan.outputs.parameters.tood, which is not there": retask(
+        "evaluate", "when", "{{= tasks.plan.outputs.parameters.tood == 'run' }}"
+    ),
+    "family: reads inputs.parameters.tood, which is not there": retask("train", "when", "{{= inputs.parameters.tood == 'run' }}"),
+    "family: reads tasks.search, which is not there": retask("train", "when", "{{= tasks.search-collect.outputs.parameters.best != '' }}"),
+    "train: does not parse: workflow.parameters.only-if-changed": change(
+        "train", "container", "args", to=["{{= workflow.parameters.only-if-changed }}"]
+    ),
+    "train: reads workflow.outputs.parameters.lock, which is not there": change(
+        "train", "container", "args", to=["{{= workflow.outputs.parameters.lock }}"]
     ),
     "train: its podSpecPatch asks lastRetry": change(
         "train", "podSpecPatch", to='{"containers": [{"name": "main", "resources": {"limits": {"cpu": "{{=lastRetry.exitCode}}"}}}]}'
@@ -192,7 +223,17 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_is_found_and_no_other(fault: str, template: Template) -> None:
     FAULTS[fault](template)
-    assert argo.check(template) == [fault]
+    assert argo.check(template) == [fault.strip()]
+
+
+def test_what_is_right_is_not_refused(template: Template) -> None:
+    """Else the checks above could refuse anything."""
+    change("train", "memoize", to=MEMO)(template)
+    change("train", "container", "resources", "requests", "memory", to="1Gi")(template)
+    change("train", "container", "resources", "requests", "cpu", to="1500m")(template)
+    change("train", "container", "resources", "limits", "cpu", to="2")(template)
+    retask("evaluate", "when", "{{tasks.plan.outputs.parameters.todo}} != run && !('a' == \"b\" || true)")(template)
+    assert argo.check(template) == []
 
 
 def test_every_check_has_a_fault_that_it_finds(template: Template) -> None:
