@@ -12,6 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio
@@ -69,20 +70,33 @@ class Server(abc.ABC):
         """Tell whether it does."""
 
 
-class MinioServer(Server):
-    """A MinIO with a folder of its own."""
+class S3:
+    """An S3 server that is there already, by its address; its keys are in the environment. Buckets that are made in it stay."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.program = program("minio")
-        self.endpoint = f"http://127.0.0.1:{self.port}"
-        self.environment = {"AWS_ENDPOINT_URL": self.endpoint, "AWS_ACCESS_KEY_ID": USER, "AWS_SECRET_ACCESS_KEY": PASSWORD}
+    def __init__(self, endpoint: str, access_key: str, secret_key: str) -> None:
+        self.endpoint = endpoint
+        self.environment = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key}
+
+    def client(self) -> Minio:
+        """Give a client that may do all."""
+        where = urlsplit(self.endpoint)
+        keys = (self.environment["AWS_ACCESS_KEY_ID"], self.environment["AWS_SECRET_ACCESS_KEY"])
+        return Minio(where.netloc, *keys, secure=where.scheme == "https")
 
     def bucket(self) -> str:
         """Make a bucket; give its name."""
         name = f"test-{secrets.token_hex(8)}"
-        Minio(self.endpoint.removeprefix("http://"), USER, PASSWORD, secure=False).make_bucket(name)
+        self.client().make_bucket(name)
         return name
+
+
+class MinioServer(Server, S3):
+    """A MinIO with a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        Server.__init__(self, folder)
+        S3.__init__(self, f"http://127.0.0.1:{self.port}", USER, PASSWORD)
+        self.program = program("minio")
 
     def _begin(self, log: Any) -> subprocess.Popen[bytes]:
         root = {"MINIO_ROOT_USER": USER, "MINIO_ROOT_PASSWORD": PASSWORD, "MINIO_BROWSER": "off", "HOME": str(self.folder)}
