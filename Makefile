@@ -8,7 +8,7 @@ COUNT ?= 100
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint faults cluster cuda gpu bench show scoreboard render lock images clean
+.PHONY: help setup run test lint faults others cluster cuda gpu bench show scoreboard render lock images clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ lint: setup  ## ruff and mypy
 
 faults: setup  ## the tests that kill, damage and race
 	$(BIN)/python -m pytest -m faults
+
+others: setup  ## the tests against another S3 server, Argo 4 and Hera 6, which go, uv and pip fetch
+	$(BIN)/python -m pytest -m others
 
 cluster: setup  ## the tests on a Kubernetes with Argo (KUBECONFIG)
 	$(BIN)/python -m pytest -m cluster

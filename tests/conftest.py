@@ -14,25 +14,49 @@ from tests import servers
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With SUREFOOT_S3_SERVER, leave only the tests that speak to an S3 server."""
+    if "SUREFOOT_S3_SERVER" not in os.environ:
+        return
+    speak = [one for one in items if isinstance(one, pytest.Function) and ("s3_server" in one.fixturenames or "s3" in _parameters(one))]
+    config.hook.pytest_deselected(items=[one for one in items if one not in speak])
+    items[:] = speak
+
+
+def _parameters(test: pytest.Function) -> list[object]:
+    return [*test.callspec.params.values()] if hasattr(test, "callspec") else []
+
+
+@pytest.fixture(scope="session")
+def s3_server(request: pytest.FixtureRequest) -> servers.S3:
+    """Give the S3 server that is tested: a MinIO, or what is at SUREFOOT_S3_SERVER (http://host:port, with AWS_* for its keys)."""
+    if other := os.environ.get("SUREFOOT_S3_SERVER"):
+        return servers.S3(other, os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+    server: servers.MinioServer = request.getfixturevalue("minio_server")
+    return server
+
+
 @pytest.fixture(scope="session")
 def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.MinioServer]:
     """Run a MinIO; the test is skipped where there is no such program."""
+    if other := os.environ.get("SUREFOOT_S3_SERVER"):
+        pytest.skip(f"SUREFOOT_S3_SERVER={other}: this test stops a MinIO, or looks at its files")
     with _served(servers.MinioServer, tmp_path_factory.mktemp("minio"), "nothing is tested against S3") as server:
         yield server
 
 
 @pytest.fixture
-def minio(minio_server: servers.MinioServer, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Give the endpoint of a MinIO, with its credentials in the environment."""
-    for name, value in minio_server.environment.items():
+def minio(s3_server: servers.S3, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Give the endpoint of an S3 server, with its credentials in the environment."""
+    for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    return minio_server.endpoint
+    return s3_server.endpoint
 
 
 @pytest.fixture
-def s3_address(minio: str, minio_server: servers.MinioServer) -> str:  # noqa: ARG001 - the credentials
+def s3_address(minio: str, s3_server: servers.S3) -> str:  # noqa: ARG001 - the credentials
     """Give the address of an empty store in a bucket of its own."""
-    return f"s3://{minio_server.bucket()}/some/prefix"
+    return f"s3://{s3_server.bucket()}/some/prefix"
 
 
 @pytest.fixture(params=["folder", "s3"])

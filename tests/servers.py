@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio
@@ -71,24 +72,36 @@ class Server(abc.ABC):
         """Tell whether it does."""
 
 
-class MinioServer(Server):
-    """A MinIO with a folder of its own; over TLS where it is given a certificate, and with more in its environment."""
+class S3:
+    """An S3 server that is there already, by its address; its keys are in the environment. Buckets that are made in it stay."""
 
-    def __init__(self, folder: Path, certificate: Path | None = None, more: Mapping[str, str] = MappingProxyType({})) -> None:
-        super().__init__(folder)
-        self.program = program("minio")
-        self.more = more
-        self.words = ["--certs-dir", str(certificate.parent)] if certificate else []
-        self.http = urllib3.PoolManager(ca_certs=certificate and str(certificate))
-        self.endpoint = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
-        self.environment = {"AWS_ENDPOINT_URL": self.endpoint, "AWS_ACCESS_KEY_ID": USER, "AWS_SECRET_ACCESS_KEY": PASSWORD}
+    def __init__(self, endpoint: str, access_key: str, secret_key: str) -> None:
+        self.endpoint, self.http = endpoint, urllib3.PoolManager()
+        self.environment = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key}
+
+    def client(self) -> Minio:
+        """Give a client that may do all."""
+        where = urlsplit(self.endpoint)
+        keys = (self.environment["AWS_ACCESS_KEY_ID"], self.environment["AWS_SECRET_ACCESS_KEY"])
+        return Minio(where.netloc, *keys, secure=where.scheme == "https", http_client=self.http)
 
     def bucket(self) -> str:
         """Make a bucket; give its name."""
         name = f"test-{secrets.token_hex(8)}"
-        scheme, _, where = self.endpoint.partition("://")
-        Minio(where, USER, PASSWORD, secure=scheme == "https", http_client=self.http).make_bucket(name)
+        self.client().make_bucket(name)
         return name
+
+
+class MinioServer(Server, S3):
+    """A MinIO with a folder of its own; over TLS where it is given a certificate, and with more in its environment."""
+
+    def __init__(self, folder: Path, certificate: Path | None = None, more: Mapping[str, str] = MappingProxyType({})) -> None:
+        Server.__init__(self, folder)
+        S3.__init__(self, f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}", USER, PASSWORD)
+        self.program = program("minio")
+        self.more = more
+        self.words = ["--certs-dir", str(certificate.parent)] if certificate else []
+        self.http = urllib3.PoolManager(ca_certs=certificate and str(certificate))
 
     def _begin(self, log: Any) -> subprocess.Popen[bytes]:
         root = {"MINIO_ROOT_USER": USER, "MINIO_ROOT_PASSWORD": PASSWORD, "MINIO_BROWSER": "off", "HOME": str(self.folder)}

@@ -171,7 +171,7 @@ def store(asked: _Asked) -> Iterator[Finding]:
         is_new = opened.create(key, b"1")
         try:
             is_once = is_new and not opened.create(key, b"2") and opened.read(key) == b"1"
-            path = opened.local(key)
+            path, head = opened.local(key), opened.head(key)
             skew = path.stat().st_mtime - started if path else _server_skew()
         finally:
             opened.drop(key)
@@ -185,6 +185,9 @@ def store(asked: _Asked) -> Iterator[Finding]:
         return
     asked.proven.append(opened)
     yield Finding("store", "ok", f"{opened.address} is written and read, and refuses a second write")
+    if not path and not (head and head.sha256):
+        do = "Damage is then found when a file is read, not when plan looks; surefoot verify reads them all."
+        yield Finding("store", "warn", "its server keeps no checksums", do)
     yield from _clock("the store's", skew)
 
 

@@ -323,7 +323,7 @@ class S3Store(Store):
             return Unreadable(said)
         if code in PASSING or status in {409, 429} or (status >= 500 and status != 501):
             return NotNow(said)
-        if status == 403:
+        if status == 403 or code == "XAdminUserNotFound":  # versitygw's word for an access key that it does not know
             return ConfigError(f"{said} Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do in bucket {self._bucket!r}.")
         return ConfigError(f"{said} Check that AWS_ENDPOINT_URL is an S3 server and AWS_REGION ({self._region}) its region.")
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from minio import Minio
 
 from stages.common import artifact, config, log, raw, s3, step
 from stages.common import store as store_module
@@ -24,8 +23,8 @@ ROWS = b"x,y\n1,0\n"
 class Objects:
     """Somebody's bucket."""
 
-    def __init__(self, server: servers.MinioServer, folder: Path) -> None:
-        self.client = Minio(server.endpoint.removeprefix("http://"), servers.USER, servers.PASSWORD, secure=False)
+    def __init__(self, server: servers.S3, folder: Path) -> None:
+        self.client = server.client()
         self.name, self.folder = server.bucket(), folder
 
     def put(self, name: str, data: bytes = ROWS) -> str:
@@ -36,9 +35,9 @@ class Objects:
 
 
 @pytest.fixture
-def objects(minio: str, minio_server: servers.MinioServer, tmp_path: Path) -> Objects:
+def objects(minio: str, s3_server: servers.S3, tmp_path: Path) -> Objects:
     assert minio
-    return Objects(minio_server, tmp_path)
+    return Objects(s3_server, tmp_path)
 
 
 @pytest.fixture
@@ -271,11 +270,11 @@ def test_a_server_that_is_away_is_not_now(toy: Pipeline, objects: Objects, monke
         pinned(toy, place)
 
 
-def test_a_stage_reads_a_bucket_and_says_where_it_may_not(objects: Objects, minio_server: servers.MinioServer, tmp_path: Path) -> None:
+def test_a_stage_reads_a_bucket_and_says_where_it_may_not(objects: Objects, s3_server: servers.S3, tmp_path: Path) -> None:
     """A folder as the store: only the table is in a bucket."""
     path = small.lay_out(tmp_path)
     place = objects.put("table.csv", (tmp_path / "table.csv").read_bytes())
-    environment = minio_server.environment
+    environment = s3_server.environment
 
     def ended(place: str, **more: str) -> tuple[int, str]:
         words = ("--config", path, "--store", tmp_path / "store", "--set", f"prepare.path={place}")

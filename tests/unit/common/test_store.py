@@ -711,7 +711,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again(answering: Callable[..., l
 
 @pytest.mark.parametrize("size", [200, 3_000_000])  # kept beside the server's own notes, and in a file of its own
 def test_rot_on_the_servers_disk_is_damage_and_no_dead_end(
-    s3_address: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, impatient: list[dict[str, Any]], size: int
+    minio_server: servers.MinioServer, s3_address: str, tmp_path: Path, impatient: list[dict[str, Any]], size: int
 ) -> None:
     """HEAD still answers, and each GET breaks off; written again, it is whole."""
     store = open_store(s3_address)
@@ -719,7 +719,7 @@ def test_rot_on_the_servers_disk_is_damage_and_no_dead_end(
     key = f"blobs/{artifact.put(store, tmp_path / 'file')['sha256']}"
     bucket = s3_address.removeprefix("s3://").split("/")[0]
     rotten = 0
-    for path in tmp_path_factory.getbasetemp().glob(f"minio*/data/{bucket}/some/prefix/{key}/**/*"):
+    for path in minio_server.folder.glob(f"data/{bucket}/some/prefix/{key}/**/*"):
         content = path.read_bytes() if path.is_file() else b""
         if (at := content.find(data[size // 2 : size // 2 + 20])) >= 0:
             path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
