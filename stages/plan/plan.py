@@ -43,8 +43,12 @@ class Plan:
     rows: tuple[Row, ...]
 
     def todo(self) -> dict[str, str]:
-        """Say per step ``run`` or ``done``: what is gated, or done for all items, needs no pod."""
-        return {step: "run" if any(r.state in ("run", "depends") for r in self.rows if r.step == step) else "done" for step in STEPS}
+        """Say per step, and of each of its items, ``run`` or ``done``: what is gated, or done for all items, needs no pod."""
+        words = dict.fromkeys((*STEPS, *(row.label for row in self.rows)), "done")
+        for row in self.rows:
+            if row.state in ("run", "depends"):
+                words[row.step] = words[row.label] = "run"
+        return words
 
     def is_unchanged(self) -> bool:
         """Tell whether nothing is to be done: of the same data, options and code, all is there, or ends at the same verdict."""
@@ -93,7 +97,7 @@ def write(made: Plan) -> str:
     plans = {row.label: addresses.plan_document(row.step, row.item) for row in made.rows}
     record = {"run": pinned.run, "name": addresses.config.name, "config": address, "plans": plans}
     addresses.store.create(key := f"runs/{pinned.run}/record.json", artifact.seal(key, record))
-    log.info("run.planned", run=pinned.run, **made.todo())
+    log.info("run.planned", run=pinned.run, **{step: word for step, word in made.todo().items() if step in STEPS})
     return address
 
 
