@@ -231,9 +231,12 @@ def _families(family: DAG) -> None:
 
 def _depends(task: dag.Task) -> str | None:
     """Say what a task waits for, in the DAG where it stands: plan, where it is not in a family's."""
-    if task.step in OF_FAMILY:
-        return " && ".join(_ended(name) if task.ended else name for name in task.depends if name in OF_FAMILY) or None
-    return " && ".join(dict.fromkeys(["plan", *(FAMILY if name in OF_FAMILY else name for name in task.depends)]))
+    is_inside = task.step in OF_FAMILY
+    before = [name for name in task.depends if name in OF_FAMILY]
+    if not is_inside:
+        before = [FAMILY if name in OF_FAMILY else name for name in task.depends if name != "plan"]
+    waits = [_ended(name) if task.ended else name for name in before]
+    return " && ".join(waits if is_inside else ["plan", *waits]) or None
 
 
 def _ended(step: str) -> str:
@@ -252,11 +255,12 @@ def _when(has_work: str, why_not: str) -> str:
 
 
 def _said(step: str, known: str) -> str:
-    return f"jsonpath({known}.todo, `$['{step}']`)"
+    label = f"`$['{step}']`" if known == PLANNED else _of_item(f"{step}/")
+    return f"jsonpath({known}.todo, {label})"
 
 
 def _has_work(task: dag.Task, known: str) -> str:
-    """Ask plan's word, and where a gate is, the output that it waits for (plan knows it where that step is skipped)."""
+    """Ask plan's word, of one family where there is one, and of a gate the output that it waits for (plan knows it if that is skipped)."""
     gate, said = STEPS[task.step].gate, _said(task.step, known)
     if gate is None:
         return f"{said} == 'run'"

@@ -196,7 +196,7 @@ def run(asked: argparse.Namespace) -> int:
     resolved, store = _open(asked)
     made = plans.plan(resolved, store)
     outcomes = local.walk(made.addresses, plans.write(made))
-    failed = next((outcome.code for outcome in outcomes if outcome.code), 0)
+    failed = outcomes[-1].code
     closed, _ = reports.close(made.addresses, "Failed" if failed else "Succeeded")
     page = str(store.local(closed["report"]) or f"{store.address}/{closed['report']}")
     known = {name: value for outcome in outcomes for name, value in outcome.outputs.items()}
@@ -204,6 +204,7 @@ def run(asked: argparse.Namespace) -> int:
     seconds = round(time.monotonic() - started, 2)
     result = {name: known.get(name) for name in ("verdict", "version", "auc", "average_precision", "suspicious")}
     result["barred"] = result["version"] in registry.barred(store)
+    result["left_out"] = [outcome.item["family"] for outcome in outcomes[:-1] if outcome.code]
     if asked.json:
         _say(json.dumps({**result, "steps": steps, "seconds": seconds, "report": page, "exit": failed}))
     else:
@@ -216,6 +217,8 @@ def _tell(outcomes: list[Any], result: dict[str, Any], seconds: float, page: str
         _say(f"{o.label:<24} {o.state:<8} {o.seconds:>7.1f} s" if o.seconds else f"{o.label:<24} {o.state}")
     if result["auc"] is not None:
         _say(f"test AUC {result['auc']:.4f}, average precision {result['average_precision']:.4f}")
+    for family in result["left_out"]:
+        _say(f"without  {family}, which failed: run the same command again to make it")
     for column in result["suspicious"] or ():
         _say(f"suspicious: column {column!r} carries much of the score; is it known before the label is?")
     if result["verdict"]:
@@ -382,7 +385,8 @@ def _status(asked: argparse.Namespace) -> bool:
         f"production  version {live['version']}, generation {live['generation']}, since {live['at']}" if live else "production  nothing yet"
     )
     if record:
-        _say(f"last run    {record['run']}: {closed['status'] if closed else 'running, or stopped: run it again to go on'}")
+        ended = ", ".join([closed["status"], *closed.get("degraded", ())]) if closed else "running, or stopped: run it again to go on"
+        _say(f"last run    {record['run']}: {ended}")
     for search in searches:
         _say(f"{search.family:<11} {search}")
     return bool(searches) and all(search.is_over for search in searches)

@@ -45,7 +45,7 @@ TASKS = (
         outputs=("rounds", "valid_auc", "valid_average_precision"),
         deadline_seconds=86400,
     ),
-    Task("evaluate", depends=("train",), alone=True, outputs=("winner", "auc", "average_precision", "suspicious")),
+    Task("evaluate", depends=("train",), ended=True, alone=True, outputs=("winner", "auc", "average_precision", "suspicious")),
     Task("validate", depends=("evaluate",), alone=True, outputs=("verdict", "failed")),
     Task("deploy", depends=("validate",), outputs=("version", "generation", "promoted"), deadline_seconds=600),
 )

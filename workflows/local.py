@@ -39,29 +39,45 @@ class Outcome:
 
 
 def walk(addresses: Addresses, config: str) -> list[Outcome]:
-    """Bring every step to its end, in the DAG's order, or to the first that fails (its ``code`` is not 0).
+    """Bring every step to its end, in the DAG's order, or to the first that fails (its ``code`` is not 0) and stands last then.
 
-    A lost or damaged input is voided by who read it: then the walk starts again, once per loss.
+    A lost or damaged input is voided by who read it: then the walk starts again, once per loss. A family that fails is left out, as long
+    as there are enough others.
     """
     outcomes: dict[str, Outcome] = {}
     healed: set[frozenset[str]] = set()
-    while True:
-        failed = _walk_once(addresses, config, outcomes)
-        if failed is None or failed.code != MissingInput.code:
-            return list(outcomes.values())
+    left_out: set[str] = set()
+    while failed := _walk_once(addresses, config, outcomes, left_out):
+        if failed.code != MissingInput.code:
+            break
         addresses.forget()
-        lost = frozenset(o.label for o in outcomes.values() if o.code == 0 and addresses.state(o.step, o.item) == "run")
-        if not lost or lost in healed:
-            return list(outcomes.values())
-        healed.add(lost)
-        log.warning("run.heals", lost=", ".join(sorted(lost)))
-        del outcomes[failed.label]
+        there = [o for o in outcomes.values() if o.code == 0 and o.item.get("family") not in left_out]
+        lost = frozenset(o.label for o in there if addresses.state(o.step, o.item) == "run")
+        if lost and lost not in healed:
+            healed.add(lost)
+            log.warning("run.heals", lost=", ".join(sorted(lost)))
+            del outcomes[failed.label]
+        elif not _leaves_out(failed, addresses, left_out):
+            break
+    return list(outcomes.values())
 
 
-def _walk_once(addresses: Addresses, config: str, outcomes: dict[str, Outcome]) -> Outcome | None:
+def _leaves_out(failed: Outcome, addresses: Addresses, left_out: set[str]) -> bool:
+    """Leave out a family that failed, if there are enough others."""
+    family = failed.item.get("family")
+    if family is None or len(addresses.config.items(failed.step)) - len(left_out) <= addresses.config.least_families:
+        return False
+    left_out.add(family)
+    log.error("family.left_out", family=family, step=failed.step, exit=failed.code, so="run the same command again to make it")
+    return True
+
+
+def _walk_once(addresses: Addresses, config: str, outcomes: dict[str, Outcome], left_out: set[str]) -> Outcome | None:
     """Walk the DAG once; give the outcome that failed."""
     for task in dag.TASKS:
         for item in addresses.config.items(task.step):
+            if item.get("family") in left_out:
+                continue
             name = contract.label(task.step, item)
             state = addresses.state(task.step, item)
             if state == "run":
@@ -76,7 +92,7 @@ def _walk_once(addresses: Addresses, config: str, outcomes: dict[str, Outcome]) 
             if outcome.code:
                 outcomes.pop(name, None)  # who failed stands last
             outcomes[name] = outcome
-            if outcome.code:
+            if outcome.code == MissingInput.code or (outcome.code and not _leaves_out(outcome, addresses, left_out)):
                 return outcome
     return None
 

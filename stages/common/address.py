@@ -1,6 +1,7 @@
 """Where a result is: plan keys (known beforehand), addresses (known once the inputs are), and the index between them."""
 
 import functools
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,13 @@ class Addresses:
         mine = STEPS[step].item
         return [(name, one) for name in STEPS[step].reads for one in ([item] if STEPS[name].item and mine else self.config.items(name))]
 
+    def lacks(self, step: str, item: Item, there: Collection[str]) -> list[str]:
+        """List what a step reads and that is not there; nothing where only families are, of which enough others are there."""
+        asked = {contract.label(*one): bool(one[1]) and not STEPS[step].item for one in self.inputs(step, item)}
+        missing = [label for label in asked if label not in there]
+        families = sum(asked.values()) - len(missing)
+        return [] if all(asked[label] for label in missing) and families >= self.config.least_families else missing
+
     def plan_document(self, step: str, item: Item) -> dict[str, Any]:
         """Write down everything that is known beforehand of what a step's result depends on."""
         return self._document(step, item, {contract.label(*one): self.plan_key(*one) for one in self.inputs(step, item)})
@@ -44,10 +52,11 @@ class Addresses:
         return contract.digest({**document, "recipe": {**document["recipe"], "config": config}, "pins": {}})
 
     def address(self, step: str, item: Item, inputs: dict[str, Manifest]) -> str:
-        """Digest of recipe, contents of the inputs, and what is pinned."""
-        return contract.digest(self._document(step, item, {name: manifest.content for name, manifest in inputs.items()}))
+        """Digest of recipe, contents of the inputs (none of a family that is left out), and what is pinned."""
+        asked = [contract.label(*one) for one in self.inputs(step, item)]
+        return contract.digest(self._document(step, item, {name: inputs[name].content if name in inputs else None for name in asked}))
 
-    def _document(self, step: str, item: Item, inputs: dict[str, str]) -> dict[str, Any]:
+    def _document(self, step: str, item: Item, inputs: Mapping[str, str | None]) -> dict[str, Any]:
         stage, pinned = STEPS[step], self.config.pinned
         assert pinned, "plan pins before keys are computed"
         section = self.config[stage.stage]
@@ -69,7 +78,7 @@ class Addresses:
             inputs = {contract.label(*one): self.find(*one) for one in self.inputs(step, item)}
             there = {label: manifest for label, manifest in inputs.items() if manifest}
             prefix = f"index/{self.plan_key(step, item)}/"
-            keys = self.store.list(prefix) if len(there) < len(inputs) else [prefix + self.address(step, item, there)]
+            keys = self.store.list(prefix) if self.lacks(step, item, there) else [prefix + self.address(step, item, there)]
             for key in keys:
                 manifest, _ = artifact.current(self.store, step, key.removeprefix(prefix))
                 if manifest and self.counts(manifest):
@@ -86,20 +95,22 @@ class Addresses:
         return not manifest.document["degraded"] or bool(self.config["common"].accept_degraded)
 
     def found(self, step: str, item: Item) -> dict[str, Manifest]:
-        """Find the results of everything that a step reads.
+        """Find the results of everything that a step reads, but of families that may be left out.
 
         Raises:
-            MissingInput: one is not there; the message prints the command that makes it.
+            MissingInput: too little is there; the message prints the command that makes it.
 
         """
-        found = {}
-        for name, one in self.inputs(step, item):
-            manifest = self.find(name, one)
-            if manifest is None:
-                words = f" --item '{contract.dump(one).decode().strip()}'" if one else ""
-                run = f"python -m {STEPS[name].entry}{words} with the same --config and --store"
-                raise MissingInput(f"{step}: its input {contract.label(name, one)} is not in {self.store.address}. Make it: {run}.")
-            found[contract.label(name, one)] = manifest
+        asked = {contract.label(*one): one for one in self.inputs(step, item)}
+        found = {label: manifest for label, one in asked.items() if (manifest := self.find(*one))}
+        if missing := self.lacks(step, item, found):
+            name, one = asked[missing[0]]
+            words = f" --item '{contract.dump(one).decode().strip()}'" if one else ""
+            run = f"python -m {STEPS[name].entry}{words} with the same --config and --store"
+            said = f"its input {missing[0]} is" if len(missing) == 1 else f"its inputs {', '.join(missing)} are"
+            least, families = self.config.least_families, len(self.config["search"].families)
+            why = f" ({least} of {families} families must be there)" if one and not item and families > 1 else ""
+            raise MissingInput(f"{step}: {said} not in {self.store.address}{why}. Make it: {run}.")
         return found
 
     def forget(self) -> None:

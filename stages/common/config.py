@@ -72,6 +72,12 @@ class Config:
         """List the items of a step: one per family, or the empty item."""
         return [{"family": family} for family in self["search"].families] if contract.STEPS[step].item else [{}]
 
+    @property
+    def least_families(self) -> int:
+        """Give how many families must come to a result for a run to go on: a result without one is a fallback."""
+        least, families = self["search"].min_families, len(self["search"].families)
+        return least if least != "all" and self["common"].accept_degraded else families
+
     def with_first(self, first: dict[str, dict[str, Any]]) -> "Config":
         """Give this config with other settings to try first."""
         assert self.pinned

@@ -69,6 +69,10 @@ class Run:
         """Give a finished step's files."""
         return self._inputs[contract.label(step, item)]
 
+    def items(self, step: str) -> list[Item]:
+        """List the items of a step whose artifacts are there: not those of families that are left out."""
+        return [item for item in self.config.items(step) if contract.label(step, item) in self._inputs]
+
     def source(self, name: str) -> Path:
         """Give a raw file whose bytes are those that plan saw.
 
@@ -160,7 +164,8 @@ def run_step(step: str, item: Item, addresses: Addresses) -> dict[str, Any]:
         manifest = _publish(step, item, addresses, inputs, address, k, outputs, document, files)
         for key in store.list(f"scratch/{stage.folder}/{address}/"):  # the fits' checkpoints: their results are safe now
             store.drop(key)
-    store.create(f"index/{addresses.plan_key(step, item)}/{address}", b"")
+    if len(inputs) == len(addresses.inputs(step, item)):  # what lacks a family is not what was planned
+        store.create(f"index/{addresses.plan_key(step, item)}/{address}", b"")
     addresses.forget()
     if not addresses.accepts(manifest):
         reasons = ", ".join(manifest.document["degraded"])

@@ -51,7 +51,8 @@ def evaluate(config: Config, run: Run) -> dict[str, Any]:
     train, valid, test = tables["train"], tables["valid"], tables["test"]
     if unknown := [name for name in config.slices if name not in features.names]:
         raise ConfigError(f"evaluate.slices names {unknown[0]!r}, which is no feature. Features: {', '.join(features.names[:40])}.")
-    names = sorted(item["family"] for item in run.config.items("train"))
+    names = sorted(item["family"] for item in run.items("train"))
+    run.degraded += [f"no model of {item['family']}" for item in run.config.items("train") if item["family"] not in names]
     candidates = {name: _candidate(name, run.input("train", family=name)) for name in names}
     scores = {name: metrics.scores(valid.y, candidate.probability(valid)) for name, candidate in candidates.items()}
     plain = logistic.regress(train, seed=config.seed)

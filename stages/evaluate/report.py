@@ -75,6 +75,11 @@ class Results:
             log.warning("report.lost", file=name, message=str(lost))
             return None
 
+    def degraded(self, label: str) -> list[str]:
+        """Say what was not as asked when a step worked."""
+        manifest = self.manifests.get(label)
+        return list(manifest.document["degraded"]) if manifest else []
+
     def measured(self, label: str) -> dict[str, Any]:
         """Give what was measured while a step worked."""
         manifest = self.manifests.get(label)
@@ -94,7 +99,8 @@ def close(addresses: Addresses, status: str) -> tuple[dict[str, Any], str]:
         results = Results(addresses, Path(folder))
         page, figures = _page(results, status), _numbers(results, status)
         steps = {label: results.outcome(label) for label in results.manifests}
-    record = {"run": results.run, "status": status, "verdict": results.outputs("validate").get("verdict"), "steps": steps}
+        record = {"run": results.run, "status": status, "verdict": results.outputs("validate").get("verdict"), "steps": steps}
+        record["degraded"] = results.degraded("evaluate")
     return (_keep(addresses.store, record, page, figures) if results.run else record), page
 
 
@@ -251,6 +257,8 @@ def _verdict(results: Results) -> list[Html]:
     made = [tag("h1", line, class_=kind)]
     if reasons:
         made.append(tag("ul", [tag("li", reason) for reason in reasons]))
+    if degraded := results.degraded("evaluate"):
+        made.append(tag("p", f"Judged without all that was asked for: {', '.join(degraded)}.", class_="open"))
     if missing:
         made.append(
             tag("p", f"Not there: {', '.join(missing)}. Run the same command again to make what is missing; what is there is kept.")

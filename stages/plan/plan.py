@@ -43,8 +43,12 @@ class Plan:
     rows: tuple[Row, ...]
 
     def todo(self) -> dict[str, str]:
-        """Say per step ``run``, ``done`` or ``gated``: what is done for all items, or gated, needs no pod."""
-        return {step: _word({row.state for row in self.rows if row.step == step}) for step in STEPS}
+        """Say per step, and of each of its items, ``run``, ``done`` or ``gated``: what is done for all items, or gated, needs no pod."""
+        states: dict[str, set[str]] = {name: set() for name in (*STEPS, *(row.label for row in self.rows))}
+        for row in self.rows:
+            states[row.step].add(row.state)
+            states[row.label].add(row.state)
+        return {name: _word(found) for name, found in states.items()}
 
     def is_unchanged(self) -> bool:
         """Tell whether nothing is to be done: of the same data, options and code, all is there, or ends at the same verdict."""
@@ -97,7 +101,7 @@ def write(made: Plan) -> str:
     plans = {row.label: addresses.plan_document(row.step, row.item) for row in made.rows}
     record = {"run": pinned.run, "name": addresses.config.name, "config": address, "plans": plans}
     addresses.store.create(key := f"runs/{pinned.run}/record.json", artifact.seal(key, record))
-    log.info("run.planned", run=pinned.run, **made.todo())
+    log.info("run.planned", run=pinned.run, **{step: word for step, word in made.todo().items() if step in STEPS})
     return address
 
 

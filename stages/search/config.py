@@ -15,6 +15,12 @@ def _no_boolean(given: Any) -> Any:
     return given
 
 
+def _number_of_families(given: Any) -> Any:
+    if given == "all" or (isinstance(given, int) and not isinstance(given, bool) and given >= 1):
+        return given
+    raise ValueError("give a number of families, at least 1, or the word all")
+
+
 class Config(Section):
     """Options of search: how long to look for good settings, and where."""
 
@@ -22,6 +28,9 @@ class Config(Section):
 
     families: tuple[Literal["xgboost", "lightgbm", "catboost", "logistic"], ...] = other(
         ("xgboost",), "model families to search, one study each: xgboost, lightgbm, catboost, logistic", min_length=1
+    )
+    min_families: Annotated[int | Literal["all"], BeforeValidator(_number_of_families)] = other(
+        "all", "families that must come to a model, or all; with fewer, a run goes on without those that fail, and says so"
     )
     metric: Literal["average_precision", "auc", "log_loss"] = result("average_precision", "what settings are chosen by, on the valid split")
     n_trials: int = result(200, "finished trials (complete or pruned) of each family", ge=1, le=100_000)
@@ -59,6 +68,8 @@ class Config(Section):
     def _families_fit(self) -> "Config":
         if len({*self.families}) < len(self.families):
             raise ValueError(f"families names one of them twice: {', '.join(self.families)}")
+        if self.min_families != "all" and self.min_families > len(self.families):
+            raise ValueError(f"min_families is {self.min_families}, but families names only {len(self.families)}")
         if self.monotone and "logistic" in self.families:
             raise ValueError("monotone cannot be kept by logistic: leave one of them out")
         return self

@@ -27,7 +27,7 @@ class Config(Section):
 
     value: int = result(1, "what the digests start with")
     rounds: int = result(5, "how often they are hashed", ge=1)
-    act: str = other("", "step:what, such as b:bug")
+    act: str = other("", "step:what, such as b:bug, or b/xgboost:bug;b/lightgbm:memory")
 
 
 class Toy(Step):
@@ -83,8 +83,11 @@ def work(config: Config, run: Run) -> dict[str, Any]:
     letter = run.step[-1]
     with Path(os.environ.get("TOY_CALLS", os.devnull)).open("a") as file:
         file.write(run.step + "\n")
-    before = [run.input(name, **item).read_json(f"{name[-1]}.json") for name, item in run.addresses.inputs(run.step, run.item)]
-    what = config.act.removeprefix(f"{letter}:") if config.act.startswith(f"{letter}:") else ""
+    asked = run.addresses.inputs(run.step, run.item)
+    before = [run.input(name, **item).read_json(f"{name[-1]}.json") for name, item in asked if item in run.items(name)]
+    run.degraded += [f"no model of {item['family']}" for name, item in asked if item not in run.items(name)]
+    acts = dict(one.split(":", maxsplit=1) for one in config.act.split(";") if one)
+    what = acts.get(letter) or acts.get(f"{letter}/{run.item.get('family')}", "")
     act(what, run)
     with run.checkpoint(f"{run.step}/{run.address}") as saved:
         rounds, _, value = (saved.load() or b"0 " + sha256(contract.dump([config.value, before])).encode()).decode().partition(" ")

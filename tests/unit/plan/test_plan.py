@@ -46,7 +46,7 @@ def test_in_an_empty_store_everything_runs_or_depends(toy: Pipeline) -> None:
     made = planned(toy)
     assert states(made) == dict(zip(ALL, ("run", "depends", "depends"), strict=True))
     assert set(why(made).values()) == {("never run",)}
-    assert made.todo() == dict.fromkeys(work.TOYS, "run")
+    assert made.todo() == dict.fromkeys((*work.TOYS, *ALL), "run")
 
 
 def test_what_is_there_is_done_and_nothing_changed(toy: Pipeline) -> None:
@@ -55,7 +55,7 @@ def test_what_is_there_is_done_and_nothing_changed(toy: Pipeline) -> None:
     made = planned(toy)
     assert states(made) == dict.fromkeys(ALL, "done")
     assert set(why(made).values()) == {()}
-    assert made.todo() == dict.fromkeys(work.TOYS, "done")
+    assert made.todo() == dict.fromkeys((*work.TOYS, *ALL), "done")
 
 
 def test_locks_are_named_by_work_and_store(toy: Pipeline) -> None:
@@ -79,7 +79,7 @@ def test_what_depends_on_something_still_to_be_made_may_have_to_run(toy: Pipelin
     artifact.void(toy.store, toy.find("a"), "for the test")
     made = planned(toy)
     assert states(made) == dict(zip(ALL, ("run", "depends", "depends"), strict=True))
-    assert made.todo() == dict.fromkeys(work.TOYS, "run")
+    assert made.todo() == dict.fromkeys((*work.TOYS, *ALL), "run")
 
 
 def test_a_changed_value_is_named_with_both_values(toy: Pipeline) -> None:

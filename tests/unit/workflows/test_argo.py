@@ -61,20 +61,21 @@ def test_every_step_of_the_contract_is_in_the_workflow(template: Template) -> No
 
 
 def test_nothing_waits_for_a_result_that_plan_found(template: Template) -> None:
-    """A step is skipped on plan's word, and deploy also where the verdict is another one."""
+    """A step is skipped on plan's word, of its own family alone, and deploy also where the verdict is another one."""
     evaluate, train = (task(template, name)["when"] for name in ("evaluate", "train"))
     assert (
         evaluate
         == "'{{= jsonpath(tasks.plan.outputs.parameters.todo, `$['evaluate']`) == 'run' ? 'run' : 'its result is there' }}' == 'run'"
     )
-    assert train == "'{{= jsonpath(inputs.parameters.todo, `$['train']`) == 'run' ? 'run' : 'its result is there' }}' == 'run'"
+    of_family = "`$['train/` + jsonpath(inputs.parameters.item, `$.family`) + `']`"
+    assert train == f"'{{{{= jsonpath(inputs.parameters.todo, {of_family}) == 'run' ? 'run' : 'its result is there' }}}}' == 'run'"
     deploy = task(template, "deploy")["when"]
     assert "tasks.validate.outputs.parameters.verdict == 'accepted') ? 'run' : " in deploy
     assert "`$['deploy']`) == 'done' ? 'its result is there' : 'the verdict is not accepted' }}'" in deploy
 
 
 def test_a_family_has_a_dag_of_its_own(template: Template) -> None:
-    """So that one that fails does not stop the others; what compares them waits for all."""
+    """So that one that fails does not stop the others; what compares them waits for the end of all, and looks for itself who is there."""
     family = tasks(template, (argo.FAMILY,))
     assert {name: one.get("depends", "").split(".")[0] for name, one in family.items()} == {
         "search-create": "",
@@ -89,7 +90,12 @@ def test_a_family_has_a_dag_of_its_own(template: Template) -> None:
     assert task(template, "family")["depends"] == "plan && prepare"
     whens = task(template, "family")["when"].removeprefix("'{{= ").partition(" ? ")[0].split(" || ")
     assert [re.findall(r"\['(.*)'\]", one) for one in whens] == [[name] for name in family]
-    assert task(template, "evaluate")["depends"] == "plan && family"
+    ends = "(family.Succeeded || family.Failed || family.Errored || family.Skipped)"  # not Omitted: prepare failed
+    assert {name: task(template, name)["depends"] for name in ("evaluate", "validate", "deploy")} == {
+        "evaluate": f"plan && {ends}",
+        "validate": "plan && evaluate",
+        "deploy": "plan && validate",
+    }
 
 
 def test_pods_that_fit_models_ask_for_their_familys_gpus(template: Template) -> None:

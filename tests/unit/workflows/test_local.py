@@ -170,6 +170,57 @@ def test_a_failed_step_is_tried_again_if_that_can_help_and_ends_the_walk(toy: Pi
     assert ended(walk(toy)) == {"a": "done", "b": "made", "c": "made"}
 
 
+FAMILIES = "search.families=[xgboost, lightgbm, catboost]"
+
+
+@pytest.mark.parametrize(
+    ("least", "act", "outcomes"),
+    [
+        ("all", "b/lightgbm:raise-DataError", {"b/xgboost": 0, "b/lightgbm": 65}),
+        (2, "b/lightgbm:raise-DataError", {"b/xgboost": 0, "b/lightgbm": 65, "b/catboost": 0, "c": 0}),
+        (2, "b/lightgbm:raise-MissingInput", {"b/xgboost": 0, "b/lightgbm": 66, "b/catboost": 0, "c": 0}),
+        (2, "b/xgboost:bug;b/lightgbm:raise-DataError", {"b/xgboost": 70, "b/lightgbm": 65}),
+        (1, "b/xgboost:bug;b/lightgbm:raise-NotNow", {"b/xgboost": 70, "b/lightgbm": 75, "b/catboost": 0, "c": 0}),
+        (1, "c:raise-DataError", {"b/xgboost": 0, "b/lightgbm": 0, "b/catboost": 0, "c": 65}),
+        (2, "b/catboost:raise-DataError;c:bug", {"b/xgboost": 0, "b/lightgbm": 0, "b/catboost": 65, "c": 70}),
+    ],
+)
+@pytest.mark.usefixtures("quick")
+def test_a_family_that_fails_is_left_out_while_there_are_enough(
+    toy: Pipeline, said: list[dict[str, Any]], least: str | int, act: str, outcomes: dict[str, int]
+) -> None:
+    """And the walk ends as soon as there are not; the last outcome says how. Repaired, the next walk makes what was left out."""
+    sets = (FAMILIES, f"search.min_families={least}")
+    ended = walk(toy, *sets, f"toy.act={act}")
+    assert {o.label.removeprefix("toy-"): o.code for o in ended} == {"a": 0, **outcomes}
+    last = list(outcomes)[-1]
+    assert ended[-1].label.removeprefix("toy-") == last
+    left_out = [f"toy-{label}" for label, code in outcomes.items() if code and label != last]
+    assert [f"{line['step']}/{line['family']}" for line in said if line["event"] == "family.left_out"] == left_out
+
+    again = walk(toy, *sets)
+    assert {o.code for o in again} == {0}
+    made = [o.label.removeprefix("toy-") for o in again if o.state == "made"]
+    assert made == [label for label in ("b/xgboost", "b/lightgbm", "b/catboost") if outcomes.get(label, 1)] + ["c"]
+    assert toy.find("c", *sets).document["degraded"] == []
+    assert {o.state for o in walk(toy, *sets)} == {"done"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_family_whose_input_is_damaged_is_healed_and_not_left_out(toy: Pipeline) -> None:
+    sets = (FAMILIES, "search.min_families=1")
+    walk(toy, *sets)
+    spoil(toy, "a", "flipped")
+    for family in ("xgboost", "lightgbm", "catboost"):
+        manifest = toy.addresses(*sets).find("toy-b", {"family": family})
+        assert manifest
+        artifact.void(toy.store, manifest, "for the test")
+    ended = walk(toy, *sets)
+    assert {o.label: o.code for o in ended} == dict.fromkeys(
+        ("toy-a", *(f"toy-b/{family}" for family in ("xgboost", "lightgbm", "catboost")), "toy-c"), 0
+    )
+
+
 def test_a_search_is_started_as_often_as_it_gets_on(toy: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that is taken away again and again ends no search that finishes trials in between; one that finishes none is given up."""
     monkeypatch.setattr(dag, "BACKOFF_SECONDS", 5)
