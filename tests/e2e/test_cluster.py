@@ -138,6 +138,24 @@ class Place:
         """Give what a step wrote."""
         return self.kubectl("logs", pod, "--container", "main")
 
+    def secret(self, key: str) -> str:
+        """Give a value of the chart's Secret."""
+        return self.kubectl("get", "secret", "surefoot", "--output", f'go-template={{{{index .data "{key}" | base64decode}}}}')
+
+    def reach(self) -> None:
+        """Set what a user would: where the servers are, and the keys."""
+        self.environment.update(reached(self.namespace))
+
+    def minio(self) -> Minio:
+        """Give a client of the chart's object store."""
+        keys = (self.environment["AWS_ACCESS_KEY_ID"], self.environment["AWS_SECRET_ACCESS_KEY"])
+        return Minio(self.environment["AWS_ENDPOINT_URL"].removeprefix("http://"), *keys, secure=False)
+
+    def finished(self) -> str:
+        """Count the finished trials of each study."""
+        asked = "SELECT study_id, count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED') GROUP BY 1 ORDER BY 1"
+        return self.kubectl("exec", "deployment/surefoot-postgres", "--", "psql", "--username=surefoot", "-Atc", asked)
+
     def digests(self, store: str) -> list[str]:
         """List the finished steps of a store."""
         ended = self.surefoot("ls", "--digests", "--store", store)
@@ -171,14 +189,9 @@ def seconds(workflow: Document) -> float:
 
 def reached(namespace: str) -> dict[str, str]:
     """Give what a user of the Surefoot in a namespace would have set."""
-
-    def secret(key: str) -> str:
-        template = f'{{{{index .data "{key}" | base64decode}}}}'
-        return call("kubectl", "--namespace", namespace, "get", "secret", "surefoot", "--output", f"go-template={template}")
-
+    secret = Place(namespace, "", {}).secret
     return {
-        "AWS_ACCESS_KEY_ID": secret("AWS_ACCESS_KEY_ID"),
-        "AWS_SECRET_ACCESS_KEY": secret("AWS_SECRET_ACCESS_KEY"),
+        **{key: secret(key) for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")},
         "AWS_ENDPOINT_URL": f"http://{service(namespace, 'surefoot-minio')}:9000",
         "ARGO_SERVER": f"http://{service('argo', 'argo-server')}:2746",
         "ARGO_NAMESPACE": namespace,
@@ -188,12 +201,6 @@ def reached(namespace: str) -> dict[str, str]:
 def service(namespace: str, name: str) -> str:
     """Give the address of a service."""
     return call("kubectl", "--namespace", namespace, "get", "service", name, "--output", "jsonpath={.spec.clusterIP}")
-
-
-def objects(place: Place) -> Minio:
-    """Reach the buckets past the store."""
-    where = place.environment["AWS_ENDPOINT_URL"].removeprefix("http://")
-    return Minio(where, place.environment["AWS_ACCESS_KEY_ID"], place.environment["AWS_SECRET_ACCESS_KEY"], secure=False)
 
 
 @pytest.fixture(scope="session")
@@ -236,9 +243,24 @@ def first(place: Place, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 def test_kubernetes_accepts_the_chart() -> None:
     """Strictly: no field is unknown to it. In a namespace without the chart, since a job cannot be changed."""
     where = ("--namespace", "default")
-    made = call("helm", "template", "surefoot", CHART, *where, "--set-json", 'cron={"enabled": true, "config": {"train": {"seed": 1}}}')
+    cron = ("--set-json", 'cron={"enabled": true, "config": {"train": {"seed": 1}}}')
+    more = ("--set", "networkPolicy.enabled=true,dashboard.image=mine,caSecret=ours")
+    made = call("helm", "template", "surefoot", CHART, *where, *cron, *more, "--skip-tests")
     accepted = call("kubectl", "apply", *where, "--dry-run=server", "--validate=strict", "--filename", "-", feed=made)
-    assert {"workflowtemplate.argoproj.io/surefoot", "cronworkflow.argoproj.io/surefoot"} <= {*accepted.split()}
+    wanted = {"workflowtemplate.argoproj.io/surefoot", "cronworkflow.argoproj.io/surefoot", "networkpolicy.networking.k8s.io/surefoot"}
+    assert wanted <= {*accepted.split()}
+
+
+def test_each_account_may_do_the_least(place: Place) -> None:
+    """Beside what everybody may: ask what oneself may, and what the server is."""
+    may = {"surefoot": {}, "surefoot-executor": {"workflowtaskresults.argoproj.io": "[create patch]"}, "default": {}}
+    for account, wanted in may.items():
+        who = f"--as=system:serviceaccount:{place.namespace}:{account}"
+        listed = place.kubectl(
+            "auth", "can-i", "--list", "--no-headers", who, "--as-group=system:serviceaccounts", "--as-group=system:authenticated"
+        )
+        rows = [re.split(r"\s{2,}", line.strip()) for line in listed.splitlines() if not line.startswith(" ")]
+        assert {row[0]: row[-1] for row in rows if not row[0].startswith("self")} == wanted
 
 
 def test_a_run_succeeds_and_its_model_is_live(place: Place, first: tuple[Path, str, Document]) -> None:
@@ -255,15 +277,24 @@ def test_a_run_succeeds_and_its_model_is_live(place: Place, first: tuple[Path, s
     assert json.loads(ended.out)["closed"]["status"] == "Succeeded"
 
 
-def test_main_has_no_token_and_the_password_stands_nowhere(place: Place, first: tuple[Path, str, Document]) -> None:
+def test_main_has_no_token_and_the_passwords_stand_nowhere(place: Place, first: tuple[Path, str, Document]) -> None:
+    """In no object but Secrets, no log, and nothing that is in the store: configs, manifests, records, the report."""
     name = first[2]["metadata"]["name"]
-    pods = place.pods(name)
-    for pod in pods.values():
+    for pod in place.pods(name).values():
         (main,) = [one for one in pod["spec"]["containers"] if one["name"] == "main"]
         assert not [mount for mount in main["volumeMounts"] if "serviceaccount" in mount["mountPath"]]
-    said = json.dumps(pods) + json.dumps(place.workflow(name)) + "".join(place.log(pod) for pod in pods)
-    assert place.environment["AWS_SECRET_ACCESS_KEY"] not in said
+
+    kinds = "pods,deployments,jobs,configmaps,workflows,workflowtemplates,workflowtaskresults,events"
+    said = place.kubectl("get", kinds, "--output", "json")
+    pods = [pod["metadata"]["name"] for pod in json.loads(place.kubectl("get", "pods", "--output", "json"))["items"]]
+    said += "".join(place.kubectl("logs", pod, "--all-containers") for pod in pods)
+    store = place.minio()
+    kept = [found.object_name or "" for found in store.list_objects("surefoot", prefix="first/", recursive=True)]
+    said += "".join(store.get_object("surefoot", key).data.decode(errors="replace") for key in kept)
     assert "step.done" in said
+    assert "<html" in said
+    for key in ("AWS_SECRET_ACCESS_KEY", "POSTGRES_PASSWORD", "SUREFOOT_STUDY"):
+        assert place.secret(key) not in said
 
 
 def test_the_report_is_shown_by_argos_server(place: Place, first: tuple[Path, str, Document]) -> None:
@@ -306,7 +337,7 @@ def test_a_lost_file_is_made_again_by_a_new_submit(place: Place, first: tuple[Pa
     path, store, _ = first
     before = place.digests(store)
     (lost,) = [line.split()[-1] for line in before if line.startswith("train ") and " judged.ubj " in line]
-    objects(place).remove_object("surefoot", f"first/blobs/{lost}")
+    place.minio().remove_object("surefoot", f"first/blobs/{lost}")
 
     workflow = place.ended(place.submit(path, store))
     assert workflow["status"]["phase"] == "Succeeded", place.argo("get", workflow["metadata"]["name"])
@@ -517,8 +548,7 @@ def test_two_submits_at_once_do_the_work_once(place: Place, tmp_path: Path) -> N
 
 def test_the_clock_trains_once_and_then_looks_in_one_pod(place: Place, tmp_path: Path) -> None:
     """A tick each minute, over a table in a bucket; the second finds it unchanged."""
-    where = place.environment["AWS_ENDPOINT_URL"].removeprefix("http://")
-    client = Minio(where, place.environment["AWS_ACCESS_KEY_ID"], place.environment["AWS_SECRET_ACCESS_KEY"], secure=False)
+    client = place.minio()
     client.make_bucket("tables")
     generate.table(4000, 0).to_csv(tmp_path / "payments.csv", index=False)
     client.fput_object("tables", "payments.csv", str(tmp_path / "payments.csv"))
@@ -625,8 +655,8 @@ def test_three_hosts_give_one_result(place: Place, tmp_path: Path) -> None:
 @LONG
 @pytest.mark.skipif(not CARDS.exists(), reason="../shared/data/card-transactions.parquet is not there: no large table was tried")
 def test_a_large_table_in_a_bucket_gives_what_it_gives_here(place: Place, tmp_path: Path) -> None:
-    objects(place).make_bucket("tables")
-    objects(place).fput_object("tables", "cards/all.parquet", str(CARDS))
+    place.minio().make_bucket("tables")
+    place.minio().fput_object("tables", "cards/all.parquet", str(CARDS))
     given: Document = {"source": "file", "label": "TX_FRAUD", "time": "TX_DATETIME", "id": "TRANSACTION_ID", "amount": "TX_AMOUNT"}
     given |= {"drop": ["TX_FRAUD_SCENARIO"], "keys": {"customer": ["CUSTOMER_ID"], "terminal": ["TERMINAL_ID"]}, "label_delay_days": 7}
     more: Document = {"search": {"n_trials": 2, "rounds": 100}, "train": {"rounds": 100}, "validate": {"auc_floor": 0.5}}
@@ -679,3 +709,29 @@ def in_docker(tag: str, folder: Path, families: tuple[str, ...]) -> None:
             words = [*([word] if word else []), *given, *(("--item", item) if item else ())]
             call("docker", "run", *closed, f"surefoot/{stage}:e2e", *words)
     assert tag.startswith("e2e-")
+
+
+def test_what_is_kept_outlives_the_release(place: Place, first: tuple[Path, str, Document]) -> None:
+    """Upgraded, rolled back, uninstalled and installed again: store, studies and production are there, and `helm test` passes.
+
+    The last test, since it stops what others need.
+    """
+    path, store, _ = first
+    before, finished = place.digests(store), place.finished()
+    assert finished
+    where = ("--namespace", place.namespace, "--wait", "--timeout", "5m")
+    call("helm", "upgrade", "surefoot", CHART, *where, "--reuse-values", "--set", "postgres.resources.limits.memory=600Mi")
+    assert (place.digests(store), place.finished()) == (before, finished)
+    call("helm", "rollback", "surefoot", *where)
+    assert (place.digests(store), place.finished()) == (before, finished)
+    call("helm", "uninstall", "surefoot", *where)
+    call("helm", "install", "surefoot", CHART, *where, "--set-string", f"tag={place.tag}", "--set", "networkPolicy.enabled=true")
+    place.reach()
+    assert (place.digests(store), place.finished()) == (before, finished)
+    assert json.loads(place.surefoot("status", path, "--store", store, "--json").out)["production"]["generation"] == 1
+
+    told = call("helm", "test", "surefoot", "--namespace", place.namespace, "--logs", "--timeout", "10m")
+    assert re.search(r"^Succeeded deploy", told, re.MULTILINE), told
+    assert "surefoot-test" not in place.kubectl("get", "serviceaccounts,roles,rolebindings")
+    assert place.surefoot("ls", "--digests", "--store", "s3://surefoot/store/helm-test").out
+    assert place.digests(store) == before

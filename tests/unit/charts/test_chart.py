@@ -439,7 +439,7 @@ OTHERS = [
     "credentials.role.arn=surefoot",
     "networkPolicy.apiServer=null",
     "networkPolicy.peers=all",
-    "dashboard.image.name=x",
+    "dashboard.img=x",
     "serviceMonitor.interval=often",
     "serviceMonitor.labels.release=1",
 ]
