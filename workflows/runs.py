@@ -25,10 +25,12 @@ FIELDS = "metadata.name,spec,status.phase,status.message"  # a Workflow of many 
 ALL = f"{FIELDS},status.nodes,status.startedAt,status.finishedAt"
 ENDED = ("Succeeded", "Failed", "Error")
 WORDS = {"Pending": "waits", "Running": "runs", "Failed": "failed", "Error": "failed", "Skipped": "skipped", "Omitted": "omitted"}
+ORDER = [task.step for task in (dag.PLAN, *dag.TASKS, dag.CLOSE)]
 PAUSE = 2.0  # seconds between two looks
 # What Argo calls a node: the step; its number and its value in a fan-out; its attempt.
 NODE = re.compile(r"(?:.*\.)?(?P<step>[\w-]+)(?:\(\d+:(?P<value>[^()]*)\))?(?:\((?P<attempt>\d+)\))?")
 SKIPPED = re.compile(r"when ''(.*)' == 'run'' evaluated false")
+EXECUTOR = re.compile(r'^time="[^"]*" level=\w+ .* argo=true')  # lines that Argo writes into a step's log
 EXIT = re.compile(r"(?:main: )?Error \(exit code (-?\d+)\)(?:: (.*))?", re.DOTALL)
 
 
@@ -161,8 +163,9 @@ def label(node: str) -> str:
     return "/".join(filter(None, (found["step"], family and family[1], (found["value"] or "").removeprefix("family:"))))
 
 
-def _begin(node: m.NodeStatus) -> tuple[str, str]:
-    return (str(node.started_at.root) if node.started_at else "", node.name)
+def _begin(node: m.NodeStatus) -> tuple[str, int, str]:
+    step = label(node.name).partition("/")[0]
+    return (str(node.started_at.root) if node.started_at else "", ORDER.index(step) if step in ORDER else -1, node.name)
 
 
 def _end(node: m.NodeStatus) -> str:
@@ -229,7 +232,7 @@ def logs(name: str, step: str | None, tell: Callable[[str], None], *, follow: bo
         if pod not in known:
             _, known = _known(name)
             known.setdefault(pod, pod)
-        if not step or _is_of(known[pod], step):
+        if (not step or _is_of(known[pod], step)) and not EXECUTOR.search(line):
             tell(f"{known[pod]:<26} {line}")
             said = True
     if not said and seen.phase in ENDED:
