@@ -26,6 +26,7 @@ ALL = f"{FIELDS},status.nodes,status.startedAt,status.finishedAt"
 ENDED = ("Succeeded", "Failed", "Error")
 WORDS = {"Pending": "waits", "Running": "runs", "Failed": "failed", "Error": "failed", "Skipped": "skipped", "Omitted": "omitted"}
 ORDER = [task.step for task in (dag.PLAN, *dag.TASKS, dag.CLOSE)]
+STARTING = ("PodInitializing", "ContainerCreating")
 PAUSE = 2.0  # seconds between two looks
 # What Argo calls a node: the step; its number and its value in a fan-out; its attempt.
 NODE = re.compile(r"(?:.*\.)?(?P<step>[\w-]+)(?:\(\d+:(?P<value>[^()]*)\))?(?:\((?P<attempt>\d+)\))?")
@@ -145,10 +146,12 @@ def _row(node: m.NodeStatus, pods: list[m.NodeStatus]) -> Row:
 
 def _why(state: str, message: str) -> str:
     """Say in a line why a step is skipped, failed or waiting."""
-    if state not in ("skipped", "failed", "waits", "omitted"):
+    if state not in ("skipped", "failed", "waits", "omitted") or message in STARTING:
         return ""
     if found := SKIPPED.fullmatch(message):
         return found[1]
+    if message == "Skipped, empty params":  # what Argo says of a fan-out whose condition is false
+        return argo.IS_THERE
     if found := EXIT.fullmatch(message):
         return f"exit {found[1]}: {' '.join((found[2] or 'it said nothing').split())}"
     return " ".join(message.split())

@@ -97,6 +97,7 @@ AT_WORK = status(
     *retried(f"{FIT}.search-work(0:0)", "Running", node(f"{FIT}.search-work(0:0)(0)", "Pending", message="Insufficient nvidia.com/gpu")),
     node(f"{FIT}.train", "Pending", "Retry", 40, message=LOCK, synchronizationStatus={"waiting": "fraud/Mutex/train-1"}),
     node("evaluate", "Succeeded", "Retry", 41, 41, memoizationStatus={"hit": True, "key": "k", "cacheName": "c"}),
+    node("family", "Skipped", "Skipped", 42, 42, message="Skipped, empty params"),
     node("deploy", "Skipped", "Skipped", 42, 42, message="when ''the verdict is not accepted' == 'run'' evaluated false"),
 )
 DONE = status(
@@ -133,6 +134,7 @@ def test_what_waits_is_done_or_gated_says_so(server: type[Server]) -> None:
         ("prepare", "done", ""),
         ("train/xgboost", "waits", LOCK),
         ("evaluate", "skipped", "its result is there"),
+        ("family", "skipped", "its result is there"),
         ("deploy", "skipped", "the verdict is not accepted"),
     ]
     assert seen.code == 0
@@ -321,6 +323,7 @@ def test_watching_tells_what_came_to_another_state(server: type[Server]) -> None
         ["prepare", "done"],
         ["train/xgboost", "waits"],
         ["evaluate", "skipped"],
+        ["family", "skipped"],
         ["deploy", "skipped"],
         ["validate", "made"],
         ["evaluate-report", "made"],
