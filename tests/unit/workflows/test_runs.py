@@ -176,6 +176,43 @@ def test_watching_a_run_ends_with_it(server: type[Server], surefoot: Command) ->
     assert told == [["headline", "Rejected: auc_floor not passed"], ["verdict", "rejected"], ["auc", "0.7"]]
 
 
+RECORDED = json.loads(
+    Path(__file__).with_name("recorded.json").read_text(encoding="utf-8")
+)  # what Argo 3.7.18 answered, cut to what is read
+CHAIN = ("plan", "prepare", "search-create/xgboost", "search-work/xgboost/0", "search-collect/xgboost", "train/xgboost", *ENDS)
+
+
+def test_what_a_real_server_answered_is_understood(server: type[Server]) -> None:
+    """A run that made all, the same again, and one that failed."""
+    seen = {}
+    for title in ("made", "unchanged", "failed"):
+        server.looks[:] = [RECORDED[title]["status"]]
+        seen[title] = runs.look(NAME)
+    made, unchanged, failed = seen["made"], seen["unchanged"], seen["failed"]
+    assert made
+    assert [(row.label, row.state, row.attempts, row.why) for row in made.rows] == [
+        (label, "made", 1, "") for label in (*CHAIN, "evaluate-report")
+    ]
+    assert made.told["headline"] == "Accepted: version 686ff3058dad is in production since generation 1"
+    assert (made.told["verdict"], made.told["version"], made.seconds) == ("accepted", "686ff3058dad", 342)
+    assert unchanged
+    assert {(row.label, row.state, row.why) for row in unchanged.rows if row.attempts == 0} == {
+        (label, "skipped", "its result is there") for label in ("prepare", "family", *ENDS)
+    }
+    assert unchanged.told == made.told
+    assert failed
+    (broken,) = [row for row in failed.rows if row.state == "failed"]
+    assert (broken.label, failed.code, broken.why[:41]) == ("prepare", 65, "exit 65: the generated table: valid has 3")
+    assert {row.why for row in failed.rows if row.state == "omitted"} == {"omitted: depends condition not met"}
+
+
+def test_what_a_real_server_logged_is_told(server: type[Server]) -> None:
+    server.looks[:], server.lines[:] = [RECORDED["failed"]["status"]], RECORDED["log of failed"]
+    told: list[str] = []
+    runs.logs(NAME, "prepare", told.append)
+    assert [json.loads(line.removeprefix("prepare").strip())["event"] for line in told] == ["step.started", "step.failed"]
+
+
 # --- neither --------------------------------------------------------------------------------------
 
 
