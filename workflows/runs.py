@@ -26,6 +26,7 @@ ALL = f"{FIELDS},status.nodes,status.startedAt,status.finishedAt"
 ENDED = ("Succeeded", "Failed", "Error")
 WORDS = {"Pending": "waits", "Running": "runs", "Failed": "failed", "Error": "failed", "Skipped": "skipped", "Omitted": "omitted"}
 ORDER = [task.step for task in (dag.PLAN, *dag.TASKS, dag.CLOSE)]
+NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}")  # of a Workflow
 STARTING = ("PodInitializing", "ContainerCreating")
 PAUSE = 2.0  # seconds between two looks
 # What Argo calls a node: the step; its number and its value in a fan-out; its attempt.
@@ -60,7 +61,7 @@ class Seen:
     message: str
     store: str  # its address
     seconds: float
-    rows: tuple[Row, ...]
+    steps: tuple[Row, ...]
     told: dict[str, str]  # headline, verdict, version and scores, as far as they are known
 
     @property
@@ -68,7 +69,7 @@ class Seen:
         """Give 0 unless it failed: then the exit code of the first step that did; 1 where there is none, as of a run that was stopped."""
         if self.phase not in ("Failed", "Error"):
             return 0
-        return next((row.code for row in self.rows if row.state == "failed" and row.code and row.code > 0), 1)
+        return next((row.code for row in self.steps if row.state == "failed" and row.code and row.code > 0), 1)
 
 
 # --- how it stands --------------------------------------------------------------------------------
@@ -88,6 +89,8 @@ def look(name: str) -> Seen | None:
 
 def _workflow(name: str, fields: str) -> m.Workflow | None:
     server = argo.service()
+    if not NAME.fullmatch(name):
+        return None
 
     def question() -> m.Workflow | None:
         try:
@@ -111,7 +114,7 @@ def _seen(workflow: m.Workflow) -> Seen:
         message=status.message or "",
         store=str(given.get("store", "")),
         seconds=_seconds(status),
-        rows=tuple(_rows(nodes)),
+        steps=tuple(_rows(nodes)),
         told={name: str(known[name]) for name in dag.CLOSE.outputs if name in known},
     )
 
@@ -200,7 +203,7 @@ def wait(name: str, pause: float = PAUSE, tell: Callable[[str], None] | None = N
         if found is None:
             raise UsageError(f"{name}: there is no such run in {argo.where()}; perhaps it was deleted.")
         seen = _seen(found)
-        for row in seen.rows if tell else ():
+        for row in seen.steps if tell else ():
             now = (row.state, row.attempts, row.why)
             if tell and told.get(row.label) != now:
                 told[row.label] = now

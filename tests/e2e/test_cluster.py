@@ -278,7 +278,7 @@ def test_a_run_is_seen_from_a_laptop(place: Place, first: tuple[Path, str, Docum
     name = first[2]["metadata"]["name"]
     seen = place.surefoot("status", name, "--json").answer
     assert (seen["phase"], seen["exit"], seen["store"]) == ("Succeeded", 0, first[1])
-    rows = {row["label"]: row for row in seen["rows"]}
+    rows = {row["label"]: row for row in seen["steps"]}
     labels = [f"{one}/xgboost" if one.startswith(("search", "train")) else one for one in CHAIN]
     assert list(rows) == ["plan", *(f"{one}/0" if "work" in one else one for one in labels), "evaluate-report"]
     assert {(row["state"], row["attempts"], row["why"]) for row in rows.values()} == {("made", 1, "")}
@@ -307,7 +307,7 @@ def test_a_workflow_of_ones_own_runs_around_it(place: Place, first: tuple[Path, 
     assert steps(pods) == ["onExit.report.evaluate-report(0)", "onExit.tell", "surefoot.plan(0)", "wait"]
     (tell,) = [pod for pod in pods if "-tell-" in pod]
     assert "the verdict is accepted" in place.log(tell)
-    assert [row["label"] for row in place.surefoot("status", name, "--json").answer["rows"]][:2] == ["wait", "plan"]
+    assert [row["label"] for row in place.surefoot("status", name, "--json").answer["steps"]][:2] == ["wait", "plan"]
 
 
 def test_argo_submit_takes_the_address_of_a_config(place: Place, first: tuple[Path, str, Document]) -> None:
@@ -351,7 +351,7 @@ def test_a_refused_config_fails_at_once_in_one_pod(place: Place, tmp_path: Path)
     (plan,) = step(workflow, "plan")
     assert plan["outputs"]["exitCode"] == "78"
     assert re.search(r"exit code 78.*plan\.disk_space_required_gb asks for", place.argo("get", name).replace("\n", " "))
-    (row,) = [row for row in place.surefoot("status", name, "--json").answer["rows"] if row["state"] == "failed"]
+    (row,) = [row for row in place.surefoot("status", name, "--json").answer["steps"] if row["state"] == "failed"]
     assert (row["label"], row["attempts"]) == ("plan", 1)
     assert re.fullmatch(r"exit 78: .*plan\.disk_space_required_gb asks for .*", row["why"])
     assert seconds(workflow) < 20

@@ -115,7 +115,7 @@ def test_each_step_says_how_it_stands_and_why(server: type[Server]) -> None:
     server.looks[:] = [BROKEN]
     seen = runs.look(NAME)
     assert seen
-    assert [(row.label, row.state, row.attempts, row.seconds, row.why) for row in seen.rows] == [
+    assert [(row.label, row.state, row.attempts, row.seconds, row.why) for row in seen.steps] == [
         ("plan", "made", 1, 3, ""),
         ("prepare", "skipped", 0, 0, "its result is there"),
         ("search-work/xgboost/0", "failed", 2, 35, "exit 75: no Postgres"),
@@ -129,7 +129,7 @@ def test_what_waits_is_done_or_gated_says_so(server: type[Server]) -> None:
     server.looks[:] = [AT_WORK]
     seen = runs.look(NAME)
     assert seen
-    assert [(row.label, row.state, row.why) for row in seen.rows] == [
+    assert [(row.label, row.state, row.why) for row in seen.steps] == [
         ("search-work/xgboost/0", "waits", "Insufficient nvidia.com/gpu"),
         ("prepare", "done", ""),
         ("train/xgboost", "waits", LOCK),
@@ -164,7 +164,7 @@ def test_the_command_says_how_a_run_stands(server: type[Server], surefoot: Comma
         f"{'prepare':<26} omitted                        omitted: depends condition not met",
     ]
     as_json = surefoot("status", NAME, "--json").answer
-    assert (as_json["phase"], as_json["exit"], as_json["rows"][0]["code"]) == ("Failed", 78, 78)
+    assert (as_json["phase"], as_json["exit"], as_json["steps"][0]["code"]) == ("Failed", 78, 78)
 
 
 def test_watching_a_run_ends_with_it(server: type[Server], surefoot: Command) -> None:
@@ -190,20 +190,20 @@ def test_what_a_real_server_answered_is_understood(server: type[Server]) -> None
         seen[title] = runs.look(NAME)
     made, unchanged, failed = seen["made"], seen["unchanged"], seen["failed"]
     assert made
-    assert [(row.label, row.state, row.attempts, row.why) for row in made.rows] == [
+    assert [(row.label, row.state, row.attempts, row.why) for row in made.steps] == [
         (label, "made", 1, "") for label in (*CHAIN, "evaluate-report")
     ]
     assert made.told["headline"] == "Accepted: version 686ff3058dad is in production since generation 1"
     assert (made.told["verdict"], made.told["version"], made.seconds) == ("accepted", "686ff3058dad", 342)
     assert unchanged
-    assert {(row.label, row.state, row.why) for row in unchanged.rows if row.attempts == 0} == {
+    assert {(row.label, row.state, row.why) for row in unchanged.steps if row.attempts == 0} == {
         (label, "skipped", "its result is there") for label in ("prepare", "family", *ENDS)
     }
     assert unchanged.told == made.told
     assert failed
-    (broken,) = [row for row in failed.rows if row.state == "failed"]
+    (broken,) = [row for row in failed.steps if row.state == "failed"]
     assert (broken.label, failed.code, broken.why[:41]) == ("prepare", 65, "exit 65: the generated table: valid has 3")
-    assert {row.why for row in failed.rows if row.state == "omitted"} == {"omitted: depends condition not met"}
+    assert {row.why for row in failed.steps if row.state == "omitted"} == {"omitted: depends condition not met"}
 
 
 def test_what_a_real_server_logged_is_told(server: type[Server]) -> None:
@@ -225,6 +225,19 @@ def test_a_name_of_nothing_says_where_it_was_looked_for(server: type[Server], co
     (line,) = ended.named("step.failed")
     assert line["message"].startswith("nobody: no config is at this path, and no run of this name in ")
     assert (str(tmp_path) if command == "report" else "namespace fraud") in line["message"]
+
+
+def test_a_name_that_none_can_have_is_not_asked_for(server: type[Server], surefoot: Command) -> None:
+    for name in ("surefoot-abcde?fields=x", "surefoot-abcde#", "a b", "-x", "%2e"):
+        assert surefoot("logs", "--", name).code == 2
+    assert server.tokens == []
+
+
+@pytest.mark.usefixtures("minio")
+def test_a_report_of_a_run_that_plan_refused_says_so(server: type[Server], s3_address: str, surefoot: Command) -> None:
+    server.looks[:], server.store = [REFUSED], s3_address
+    ended = surefoot("report", NAME)
+    assert (ended.code, f"plan wrote no record of it into {s3_address}" in ended.err) == (66, True), ended.err
 
 
 def test_without_a_server_a_name_of_nothing_says_so(monkeypatch: pytest.MonkeyPatch, surefoot: Command) -> None:
