@@ -44,7 +44,7 @@ class Row:
     state: str  # made, done (was there), gated, skipped, failed, omitted; waits, runs
     attempts: int
     seconds: float  # from its first attempt's start to its last one's end
-    why: str  # it is skipped, failed or waiting
+    why: str  # it is skipped, failed or waiting; how far it is, where it runs
     code: int | None  # the exit code of the last attempt that failed
 
     def __str__(self) -> str:
@@ -144,7 +144,8 @@ def _row(node: m.NodeStatus, pods: list[m.NodeStatus]) -> Row:
     message = (node.message if node.phase in ("Skipped", "Omitted") else last.message or node.message) or ""
     failed = next((pod for pod in reversed(pods) if pod.outputs and pod.outputs.exit_code not in (None, "0")), None)
     code = int(failed.outputs.exit_code) if failed and failed.outputs and failed.outputs.exit_code else None
-    return Row(label(node.name), str(state), len(pods), _seconds(node), _why(state, message), code)
+    why = (last.progress or "") if state == "runs" and last.progress != "0/1" else _why(state, message)  # which Argo says of all pods
+    return Row(label(node.name), str(state), len(pods), _seconds(node), why, code)
 
 
 def _why(state: str, message: str) -> str:
@@ -204,7 +205,7 @@ def wait(name: str, pause: float = PAUSE, tell: Callable[[str], None] | None = N
             raise UsageError(f"{name}: there is no such run in {argo.where()}; perhaps it was deleted.")
         seen = _seen(found)
         for row in seen.steps if tell else ():
-            now = (row.state, row.attempts, row.why)
+            now = (row.state, row.attempts, "" if row.state == "runs" else row.why)
             if tell and told.get(row.label) != now:
                 told[row.label] = now
                 tell(str(row))

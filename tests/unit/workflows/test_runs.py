@@ -46,7 +46,7 @@ def surefoot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 def node(name: str, phase: str, kind: str = "Pod", begin: int = 0, end: int = 0, **more: Any) -> Document:
     """Give a node as Argo has it; what it hands out is given by its names."""
-    said: Document = {key: more.pop(key) for key in ("message", "memoizationStatus", "synchronizationStatus") if key in more}
+    said: Document = {key: more.pop(key) for key in ("message", "progress", "memoizationStatus", "synchronizationStatus") if key in more}
     code = more.pop("exitCode", None)
     outputs = {"parameters": [{"name": key, "value": value} for key, value in more.items()], **({"exitCode": code} if code else {})}
     times = {"startedAt": f"2026-01-01T00:{begin // 60:02}:{begin % 60:02}Z"}
@@ -95,6 +95,7 @@ AT_WORK = status(
     "Running",
     *retried("prepare", "Succeeded", node("prepare(0)", "Succeeded", begin=1, end=9), begin=1, end=9, state="done", rows="500"),
     *retried(f"{FIT}.search-work(0:0)", "Running", node(f"{FIT}.search-work(0:0)(0)", "Pending", message="Insufficient nvidia.com/gpu")),
+    *retried("search-create", "Running", node("search-create(0)", "Running", begin=10, progress="30/200"), begin=10),
     node(f"{FIT}.train", "Pending", "Retry", 40, message=LOCK, synchronizationStatus={"waiting": "fraud/Mutex/train-1"}),
     node("evaluate", "Succeeded", "Retry", 41, 41, memoizationStatus={"hit": True, "key": "k", "cacheName": "c"}),
     node("family", "Skipped", "Skipped", 42, 42, message="Skipped, empty params"),
@@ -132,6 +133,7 @@ def test_what_waits_is_done_or_gated_says_so(server: type[Server]) -> None:
     assert [(row.label, row.state, row.why) for row in seen.steps] == [
         ("search-work/xgboost/0", "waits", "Insufficient nvidia.com/gpu"),
         ("prepare", "done", ""),
+        ("search-create", "runs", "30/200"),
         ("train/xgboost", "waits", LOCK),
         ("evaluate", "skipped", "its result is there"),
         ("family", "skipped", "its result is there"),
@@ -371,6 +373,7 @@ def test_watching_tells_what_came_to_another_state(server: type[Server]) -> None
     assert [one.split()[:2] for one in told] == [
         ["search-work/xgboost/0", "waits"],
         ["prepare", "done"],
+        ["search-create", "runs"],
         ["train/xgboost", "waits"],
         ["evaluate", "skipped"],
         ["family", "skipped"],
@@ -378,7 +381,7 @@ def test_watching_tells_what_came_to_another_state(server: type[Server]) -> None
         ["validate", "made"],
         ["evaluate-report", "made"],
     ]
-    assert told[2].endswith(LOCK)
+    assert told[3].endswith(LOCK)
 
 
 def test_a_server_that_is_away_for_a_moment_does_not_end_the_waiting(server: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
