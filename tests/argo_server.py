@@ -23,6 +23,7 @@ class Server(BaseHTTPRequestHandler):
     looks: list[Document | str]  # the Workflow's status at each look, the last one for good; "away" for a server that is
     asked: list[str]
     lines: list[str]  # of the log
+    store: str  # its address
 
     def do_GET(self) -> None:
         """Give the WorkflowTemplate, the log, or the Workflow in its next state."""
@@ -40,7 +41,7 @@ class Server(BaseHTTPRequestHandler):
             self.answer(502, {"message": "bad gateway"})
         else:
             self.asked.append(self.path)
-            self.answer(200, chosen(look, query["fields"][0].split(",")))
+            self.answer(200, chosen(look, query["fields"][0].split(","), self.store))
 
     def do_POST(self) -> None:
         """Take a Workflow."""
@@ -61,10 +62,10 @@ class Server(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def chosen(status: Any, fields: list[str]) -> Document:
+def chosen(status: Any, fields: list[str], store: str) -> Document:
     """Give a Workflow with the fields that were asked for."""
     wanted = {field.partition(".")[2] for field in fields if field.startswith("status.")}
-    given = [{"name": "store", "value": "s3://bucket/prefix"}]
+    given = [{"name": "store", "value": store}]
     return {
         "metadata": {"name": "surefoot-abcde"},
         "spec": {"arguments": {"parameters": given}},
@@ -75,7 +76,11 @@ def chosen(status: Any, fields: list[str]) -> Document:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Server]]:
     """Serve on this machine, with the environment that a user would have set."""
-    known: Document = {"template": argo.render(), **{name: [] for name in ("created", "tokens", "looks", "asked", "lines")}}
+    known: Document = {
+        "template": argo.render(),
+        **{name: [] for name in ("created", "tokens", "looks", "asked", "lines")},
+        "store": "s3://bucket/prefix",
+    }
     handler = type("Handler", (Server,), known)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
         threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()

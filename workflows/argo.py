@@ -30,6 +30,7 @@ from hera.workflows import (
     RetryStrategy,
     SecretEnv,
     Task,
+    Workflow,
     WorkflowsService,
     WorkflowTemplate,
 )
@@ -74,14 +75,22 @@ LOCKED = m.SecurityContext(allow_privilege_escalation=False, read_only_root_file
 POD = m.PodSecurityContext(
     run_as_non_root=True, run_as_user=1000, run_as_group=1000, fs_group=1000, seccomp_profile=m.SeccompProfile(type="RuntimeDefault")
 )
+# What a workflow of ours, or around ours, says of all its pods.
+PODS: dict[str, Any] = {
+    "service_account_name": NAME,
+    "automount_service_account_token": False,
+    "executor": m.ExecutorConfig(service_account_name=f"{NAME}-executor"),
+    "security_context": POD,
+    "pod_metadata": m.Metadata(labels={"app.kubernetes.io/part-of": NAME}),
+}
 
 
 # --- rendering ------------------------------------------------------------------------------------
 
 
-def render() -> dict[str, Any]:
-    """Render ``dag.TASKS`` and the exit handler as a WorkflowTemplate."""
-    parameters = [
+def parameters() -> list[Parameter]:
+    """Give what a workflow is told; the chart's values go over what stands here."""
+    return [
         Parameter(name="config", description="address of the config in the store, a dataset's YAML file in the image, or its text as JSON"),
         Parameter(name="store", value="s3://surefoot/store", description="s3://bucket/prefix that keeps everything"),
         Parameter(name="only-if-changed", value="false", description="true: where all is done, end in plan's pod, without a run's record"),
@@ -90,18 +99,18 @@ def render() -> dict[str, Any]:
         Parameter(name="room", value=json.dumps(ROOM, sort_keys=True), description="per step: CPU asked for, memory in MiB"),
         Parameter(name="gpus", value=json.dumps(GPUS, sort_keys=True), description="per family: GPUs asked for; the resource's name"),
     ]
+
+
+def render() -> dict[str, Any]:
+    """Render ``dag.TASKS`` and the exit handler as a WorkflowTemplate."""
     with WorkflowTemplate(
         name=NAME,
         entrypoint="main",
         on_exit="exit",
-        arguments=parameters,
+        arguments=parameters(),
         parallelism=8,
-        service_account_name=NAME,
-        automount_service_account_token=False,
-        executor=m.ExecutorConfig(service_account_name=f"{NAME}-executor"),
-        security_context=POD,
-        pod_metadata=m.Metadata(labels={"app.kubernetes.io/part-of": NAME}),
         ttl_strategy=m.TTLStrategy(seconds_after_completion=7 * 24 * 3600),
+        **PODS,
     ) as template:
         programs = {task.step: _program(task) for task in (dag.PLAN, *dag.TASKS, dag.CLOSE)}
         # A DAG per family: one that fails does not stop the others, and `argo retry` does again all that failed in it. In one DAG for all
@@ -526,8 +535,8 @@ CHECKS: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
 # --- submitting -----------------------------------------------------------------------------------
 
 
-def submit(config: str, store: str, **parameters: str) -> str:
-    """Create a Workflow from the cluster's WorkflowTemplate and give its name.
+def submit(config: str, store: str, around: Workflow | None = None, **parameters: str) -> str:
+    """Create a Workflow from the cluster's WorkflowTemplate, or one of your own ``around`` it, and give its name.
 
     Every parameter of the template is copied into the Workflow, since ``argo retry -p`` forgets those that it does not state.
     ``config`` is an address in ``store``; ``parameters`` go over the template's values. The Argo server, a token and the
@@ -544,14 +553,10 @@ def submit(config: str, store: str, **parameters: str) -> str:
     given = {**known, **parameters, "config": config, "store": store}
     if unknown := sorted(set(given) - set(known)):
         raise ConfigError(f"WorkflowTemplate {NAME} knows no parameter {', '.join(unknown)}. Known: {', '.join(known)}.")
-    workflow = m.Workflow(
-        metadata=m.ObjectMeta(generate_name=f"{NAME}-"),
-        spec=m.WorkflowSpec(
-            workflow_template_ref=m.WorkflowTemplateRef(name=NAME),
-            arguments=m.Arguments(parameters=[m.Parameter(name=name, value=value) for name, value in given.items()]),
-        ),
-    )
-    made = ask(lambda: server.create_workflow(m.WorkflowCreateRequest(workflow=workflow)))
+    workflow = around or Workflow(generate_name=f"{NAME}-", workflow_template_ref=m.WorkflowTemplateRef(name=NAME))
+    workflow.arguments = [Parameter(name=name, value=value) for name, value in given.items()]
+    built: Any = workflow.build()
+    made = ask(lambda: server.create_workflow(m.WorkflowCreateRequest(workflow=built)))
     return str(made.metadata.name)
 
 

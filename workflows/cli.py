@@ -320,10 +320,10 @@ def _status_of_run(asked: argparse.Namespace) -> bool:
     if seen is None:
         return _tell_record(asked)
     if asked.json:
-        _say(json.dumps({**vars(seen), "rows": [vars(row) for row in seen.rows], "exit": seen.code}))
+        _say(json.dumps({**vars(seen), "steps": [vars(row) for row in seen.steps], "exit": seen.code}))
     else:
         _say(f"{seen.name}  {seen.phase}, {seen.seconds:.0f} s, {seen.store}")
-        for row in seen.rows:
+        for row in seen.steps:
             _say(str(row))
         _tell_end(seen)
     return seen.phase in runs.ENDED
@@ -359,7 +359,10 @@ def _record(asked: argparse.Namespace) -> tuple[dict[str, Any], Store]:
 
     address, is_asked = asked.store, bool(os.environ.get("ARGO_SERVER"))
     if not address and is_asked and (seen := runs.look(asked.config)):
-        address = seen.store
+        found = runs.record(store := open_store(seen.store), asked.config)
+        if found is None:
+            raise MissingInput(f"{asked.config}: plan wrote no record of it into {seen.store}. See surefoot status {asked.config}.")
+        return found, store
     if not address or (found := runs.record(store := open_store(address), asked.config)) is None:
         where = address or (argo.where() if is_asked else "a cluster, since ARGO_SERVER is not set")
         raise UsageError(

@@ -25,10 +25,14 @@ FIELDS = "metadata.name,spec,status.phase,status.message"  # a Workflow of many 
 ALL = f"{FIELDS},status.nodes,status.startedAt,status.finishedAt"
 ENDED = ("Succeeded", "Failed", "Error")
 WORDS = {"Pending": "waits", "Running": "runs", "Failed": "failed", "Error": "failed", "Skipped": "skipped", "Omitted": "omitted"}
+ORDER = [task.step for task in (dag.PLAN, *dag.TASKS, dag.CLOSE)]
+NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}")  # of a Workflow
+STARTING = ("PodInitializing", "ContainerCreating")
 PAUSE = 2.0  # seconds between two looks
 # What Argo calls a node: the step; its number and its value in a fan-out; its attempt.
 NODE = re.compile(r"(?:.*\.)?(?P<step>[\w-]+)(?:\(\d+:(?P<value>[^()]*)\))?(?:\((?P<attempt>\d+)\))?")
 SKIPPED = re.compile(r"when ''(.*)' == 'run'' evaluated false")
+EXECUTOR = re.compile(r'^time="[^"]*" level=\w+ .* argo=true')  # lines that Argo writes into a step's log
 EXIT = re.compile(r"(?:main: )?Error \(exit code (-?\d+)\)(?:: (.*))?", re.DOTALL)
 
 
@@ -40,7 +44,7 @@ class Row:
     state: str  # made, done (was there), gated, skipped, failed, omitted; waits, runs
     attempts: int
     seconds: float  # from its first attempt's start to its last one's end
-    why: str  # it is skipped, failed or waiting
+    why: str  # it is skipped, failed or waiting; how far it is, where it runs
     code: int | None  # the exit code of the last attempt that failed
 
     def __str__(self) -> str:
@@ -57,7 +61,7 @@ class Seen:
     message: str
     store: str  # its address
     seconds: float
-    rows: tuple[Row, ...]
+    steps: tuple[Row, ...]
     told: dict[str, str]  # headline, verdict, version and scores, as far as they are known
 
     @property
@@ -65,7 +69,7 @@ class Seen:
         """Give 0 unless it failed: then the exit code of the first step that did; 1 where there is none, as of a run that was stopped."""
         if self.phase not in ("Failed", "Error"):
             return 0
-        return next((row.code for row in self.rows if row.state == "failed" and row.code and row.code > 0), 1)
+        return next((row.code for row in self.steps if row.state == "failed" and row.code and row.code > 0), 1)
 
 
 # --- how it stands --------------------------------------------------------------------------------
@@ -85,6 +89,8 @@ def look(name: str) -> Seen | None:
 
 def _workflow(name: str, fields: str) -> m.Workflow | None:
     server = argo.service()
+    if not NAME.fullmatch(name):
+        return None
 
     def question() -> m.Workflow | None:
         try:
@@ -108,7 +114,7 @@ def _seen(workflow: m.Workflow) -> Seen:
         message=status.message or "",
         store=str(given.get("store", "")),
         seconds=_seconds(status),
-        rows=tuple(_rows(nodes)),
+        steps=tuple(_rows(nodes)),
         told={name: str(known[name]) for name in dag.CLOSE.outputs if name in known},
     )
 
@@ -138,15 +144,18 @@ def _row(node: m.NodeStatus, pods: list[m.NodeStatus]) -> Row:
     message = (node.message if node.phase in ("Skipped", "Omitted") else last.message or node.message) or ""
     failed = next((pod for pod in reversed(pods) if pod.outputs and pod.outputs.exit_code not in (None, "0")), None)
     code = int(failed.outputs.exit_code) if failed and failed.outputs and failed.outputs.exit_code else None
-    return Row(label(node.name), str(state), len(pods), _seconds(node), _why(state, message), code)
+    why = (last.progress or "") if state == "runs" and last.progress != "0/1" else _why(state, message)  # which Argo says of all pods
+    return Row(label(node.name), str(state), len(pods), _seconds(node), why, code)
 
 
 def _why(state: str, message: str) -> str:
     """Say in a line why a step is skipped, failed or waiting."""
-    if state not in ("skipped", "failed", "waits", "omitted"):
+    if state not in ("skipped", "failed", "waits", "omitted") or message in STARTING:
         return ""
     if found := SKIPPED.fullmatch(message):
         return found[1]
+    if message == "Skipped, empty params":  # what Argo says of a fan-out whose condition is false
+        return argo.IS_THERE
     if found := EXIT.fullmatch(message):
         return f"exit {found[1]}: {' '.join((found[2] or 'it said nothing').split())}"
     return " ".join(message.split())
@@ -161,8 +170,9 @@ def label(node: str) -> str:
     return "/".join(filter(None, (found["step"], family and family[1], (found["value"] or "").removeprefix("family:"))))
 
 
-def _begin(node: m.NodeStatus) -> tuple[str, str]:
-    return (str(node.started_at.root) if node.started_at else "", node.name)
+def _begin(node: m.NodeStatus) -> tuple[str, int, str]:
+    step = label(node.name).partition("/")[0]
+    return (str(node.started_at.root) if node.started_at else "", ORDER.index(step) if step in ORDER else -1, node.name)
 
 
 def _end(node: m.NodeStatus) -> str:
@@ -194,8 +204,8 @@ def wait(name: str, pause: float = PAUSE, tell: Callable[[str], None] | None = N
         if found is None:
             raise UsageError(f"{name}: there is no such run in {argo.where()}; perhaps it was deleted.")
         seen = _seen(found)
-        for row in seen.rows if tell else ():
-            now = (row.state, row.attempts, row.why)
+        for row in seen.steps if tell else ():
+            now = (row.state, row.attempts, "" if row.state == "runs" else row.why)
             if tell and told.get(row.label) != now:
                 told[row.label] = now
                 tell(str(row))
@@ -229,7 +239,7 @@ def logs(name: str, step: str | None, tell: Callable[[str], None], *, follow: bo
         if pod not in known:
             _, known = _known(name)
             known.setdefault(pod, pod)
-        if not step or _is_of(known[pod], step):
+        if (not step or _is_of(known[pod], step)) and not EXECUTOR.search(line):
             tell(f"{known[pod]:<26} {line}")
             said = True
     if not said and seen.phase in ENDED:

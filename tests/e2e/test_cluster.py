@@ -25,7 +25,7 @@ import pytest
 from minio import Minio
 
 from stages.prepare import generate
-from tests.programs import ROOT, Ended, surefoot
+from tests.programs import ROOT, Ended, python, surefoot
 
 pytestmark = pytest.mark.cluster
 
@@ -316,10 +316,50 @@ def test_the_same_submit_again_starts_plan_and_the_exit_handler_alone(place: Pla
     workflow = place.ended(name)
 
     assert workflow["status"]["phase"] == "Succeeded"
-    assert {line.split()[0] for line in told if line.endswith(" Succeeded")} == {"plan(0)", "onExit.evaluate-report(0)"}, told
+    assert {line.split()[0] for line in told if line.split()[1] == "made"} == {"plan", "evaluate-report"}, told
+    skipped = {line.split()[0] for line in told if re.search("skipped +its result is there$", line)}
+    assert skipped == {"prepare", "family", "evaluate", "validate", "deploy"}, told
+    assert "verdict            accepted" in told
     assert steps(place.pods(workflow["metadata"]["name"])) == ["onExit.evaluate-report(0)", "plan(0)"]
     assert place.digests(store) == before
     print(f"\nthe same submit again: {seconds(workflow):.0f} s")  # noqa: T201 - a figure that we promise
+
+
+def test_a_run_is_seen_from_a_laptop(place: Place, first: tuple[Path, str, Document], tmp_path: Path) -> None:
+    """Each step's state, attempts, seconds and outputs; what it logs; the report: by the run's name, as submit printed it."""
+    name = first[2]["metadata"]["name"]
+    seen = place.surefoot("status", name, "--json").answer
+    assert (seen["phase"], seen["exit"], seen["store"]) == ("Succeeded", 0, first[1])
+    rows = {row["label"]: row for row in seen["steps"]}
+    labels = [f"{one}/xgboost" if one.startswith(("search", "train")) else one for one in CHAIN]
+    assert list(rows) == ["plan", *(f"{one}/0" if "work" in one else one for one in labels), "evaluate-report"]
+    assert {(row["state"], row["attempts"], row["why"]) for row in rows.values()} == {("made", 1, "")}
+    assert all(0 < row["seconds"] < 600 for row in rows.values())
+    assert (seen["told"]["verdict"], len(seen["told"]["version"])) == ("accepted", 12)
+    assert re.search(rf"verdict: +accepted\b.*auc: +{seen['told']['auc']}", place.argo("get", name), re.DOTALL)
+
+    logs = place.surefoot("logs", name, "--step", "train")
+    assert {line.split()[0] for line in logs.out.splitlines()} == {"train/xgboost"}
+    assert '"event": "step.done"' in logs.out
+    assert "argo=true" not in logs.out
+    ended = place.surefoot("report", name, "--out", tmp_path / "page.html")
+    assert ended.code == 0, ended.err
+    assert f"Accepted: version {seen['told']['version']}" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_workflow_of_ones_own_runs_around_it(place: Place, first: tuple[Path, str, Document]) -> None:
+    """The example in docs/: its own pods under the same account, in the same namespace, and the verdict handed on at the end."""
+    path, store, _ = first
+    submitted = python(ROOT / "docs" / "around.py", path, store, more=place.environment)
+    assert submitted.code == 0, submitted.err
+    name = submitted.out.strip()
+    workflow = place.ended(name)
+    assert workflow["status"]["phase"] == "Succeeded", place.argo("get", name)
+    pods = place.pods(name)
+    assert steps(pods) == ["onExit.report.evaluate-report(0)", "onExit.tell", "surefoot.plan(0)", "wait"]
+    (tell,) = [pod for pod in pods if "-tell-" in pod]
+    assert "the verdict is accepted" in place.log(tell)
+    assert [row["label"] for row in place.surefoot("status", name, "--json").answer["steps"]][:2] == ["wait", "plan"]
 
 
 def test_argo_submit_takes_the_address_of_a_config(place: Place, first: tuple[Path, str, Document]) -> None:
@@ -351,14 +391,19 @@ def test_a_lost_file_is_made_again_by_a_new_submit(place: Place, first: tuple[Pa
 
 
 def test_a_refused_config_fails_at_once_in_one_pod(place: Place, tmp_path: Path) -> None:
-    workflow = place.ended(place.submit(config(tmp_path, plan={"disk_space_required_gb": 1e6}), "s3://surefoot/refused"))
-
-    name = workflow["metadata"]["name"]
+    path = config(tmp_path, plan={"disk_space_required_gb": 1e6})
+    submitted = place.surefoot("submit", path, "--store", "s3://surefoot/refused", "--wait")
+    assert submitted.code == 78
+    name = submitted.out.strip()
+    workflow = place.ended(name)
     assert workflow["status"]["phase"] == "Failed"
     assert steps(place.pods(name)) == ["plan(0)"]
     (plan,) = step(workflow, "plan")
     assert plan["outputs"]["exitCode"] == "78"
     assert re.search(r"exit code 78.*plan\.disk_space_required_gb asks for", place.argo("get", name).replace("\n", " "))
+    (row,) = [row for row in place.surefoot("status", name, "--json").answer["steps"] if row["state"] == "failed"]
+    assert (row["label"], row["attempts"]) == ("plan", 1)
+    assert re.fullmatch(r"exit 78: .*plan\.disk_space_required_gb asks for .*", row["why"])
     assert seconds(workflow) < 20
     print(f"\na refused config: {seconds(workflow):.0f} s")  # noqa: T201
 
@@ -406,30 +451,39 @@ def test_a_run_outlives_a_pod_deleted_in_mid_train(place: Place, tmp_path: Path)
 
 
 def test_argo_retry_after_a_repaired_fault_starts_what_is_missing(place: Place, tmp_path: Path) -> None:
-    """The database is away until the run has failed; then it is back, and somebody presses the button."""
-    name = place.submit(config(tmp_path, search={"seed": 1}), "s3://surefoot/retried")
-    place.until(name, "preparing", lambda found: bool(step(found, "prepare")))
+    """The database is away until two runs have failed; then it is back: one is retried by the command, one as the UI's button does."""
+    names = [place.submit(config(tmp_path, search={"seed": seed}), f"s3://surefoot/retried-{seed}") for seed in (1, 4)]
+    for name in names:
+        place.until(name, "preparing", lambda found: bool(step(found, "prepare")))
     place.kubectl("scale", "deployment/surefoot-postgres", "--replicas=0")
     try:
-        failed = place.ended(name)
-        assert failed["status"]["phase"] == "Failed"
-        assert {node["outputs"]["exitCode"] for node in step(failed, "search-create")} == {"75"}
+        for name in names:
+            failed = place.ended(name)
+            assert failed["status"]["phase"] == "Failed"
+            assert {node["outputs"]["exitCode"] for node in step(failed, "search-create")} == {"75"}
     finally:
         place.kubectl("scale", "deployment/surefoot-postgres", "--replicas=1")
         place.kubectl("rollout", "status", "deployment/surefoot-postgres", "--timeout=120s")
-    before = place.pods(name)
-    good = {pod: one["metadata"]["uid"] for pod, one in before.items() if one["status"]["phase"] == "Succeeded" and "-report-" not in pod}
-    assert len(good) == 2
+    before = {name: place.pods(name) for name in names}
 
-    place.argo("retry", name)
-    place.until(name, "going on", lambda found: found["status"].get("finishedAt") is None)
-    assert place.ended(name)["status"]["phase"] == "Succeeded"
-    after = place.pods(name)
-    assert {pod: after[pod]["metadata"]["uid"] for pod in good} == good
-    known = {one["metadata"]["uid"] for one in before.values()}
-    started = {pod: one for pod, one in after.items() if one["metadata"]["uid"] not in known}
-    assert [re.sub(r"\(.*", "", one) for one in steps(started)] == sorted([*CHAIN[1:], "onExit.evaluate-report"])
-    print("\nstarted by argo retry:", *sorted(started), sep="\n  ")  # noqa: T201
+    by_command, by_button = names
+    place.argo("retry", by_command)
+    where = f"{place.environment['ARGO_SERVER']}/api/v1/workflows/{place.namespace}/{by_button}/retry"
+    asked = urllib.request.Request(where, data=b"{}", method="PUT", headers={"Content-Type": "application/json"})  # noqa: S310 - ours
+    with urllib.request.urlopen(asked, timeout=30) as answer:  # noqa: S310 - ours
+        assert answer.status == 200
+    for name in names:
+        place.until(name, "going on", lambda found: found["status"].get("finishedAt") is None)
+    for name in names:
+        assert place.ended(name)["status"]["phase"] == "Succeeded", place.argo("get", name)
+        after, were = place.pods(name), before[name]
+        good = {pod: one["metadata"]["uid"] for pod, one in were.items() if one["status"]["phase"] == "Succeeded" and "-report-" not in pod}
+        assert len(good) == 2
+        assert {pod: after[pod]["metadata"]["uid"] for pod in good} == good
+        known = {one["metadata"]["uid"] for one in were.values()}
+        started = {pod: one for pod, one in after.items() if one["metadata"]["uid"] not in known}
+        assert [re.sub(r"\(.*", "", one) for one in steps(started)] == sorted([*CHAIN[1:], "onExit.evaluate-report"])
+        print(f"\nstarted by {'argo retry' if name == by_command else 'PUT .../retry'}:", *sorted(started), sep="\n  ")  # noqa: T201
 
 
 def test_workers_ask_for_their_familys_gpus_and_nodes(place: Place, tmp_path: Path) -> None:

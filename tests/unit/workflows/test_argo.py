@@ -3,20 +3,24 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hera.workflows import Workflow
 
 from stages import families
 from stages.common import contract
 from stages.common.errors import ConfigError, NotNow
 from tests.argo_server import Server, server
+from tests.programs import ROOT
 from workflows import argo, dag
 
 __all__ = ["server"]
@@ -324,3 +328,44 @@ def test_what_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_prints_it(rendered: str) -> None:
     done = subprocess.run([sys.executable, "-m", "workflows.argo"], capture_output=True, text=True, check=True)
     assert done.stdout == rendered
+
+
+# --- a Workflow of one's own around it --------------------------------------------------------------
+
+
+@pytest.fixture
+def around() -> Workflow:
+    """Give the example's Workflow."""
+    made: Workflow = runpy.run_path(str(ROOT / "docs" / "around.py"))["nightly"]()
+    return made
+
+
+@pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # Hera's
+def test_a_workflow_of_ones_own_is_submitted_with_the_charts_values(server: type[Server], around: Workflow) -> None:
+    server.template["spec"]["arguments"]["parameters"][1]["value"] = "s3://the/charts"
+    assert argo.submit("config/1.json", "s3://other/store", around=around, tag="7") == "surefoot-abcde"
+    (made,) = server.created
+    values = {one["name"]: one.get("value") for one in made["spec"]["arguments"]["parameters"]}
+    assert (values["config"], values["store"], values["tag"]) == ("config/1.json", "s3://other/store", "7")
+    assert set(values) == {one["name"] for one in server.template["spec"]["arguments"]["parameters"]}
+    assert made["metadata"]["generateName"] == "nightly-"
+    refs = [
+        task["templateRef"] for one in made["spec"]["templates"] for task in one.get("dag", {}).get("tasks", []) if "templateRef" in task
+    ]
+    assert refs == [{"name": "surefoot", "template": "main"}, {"name": "surefoot", "template": "exit"}]
+
+
+def test_the_example_has_none_of_the_faults_that_concern_it(around: Workflow) -> None:
+    document = around.to_dict()
+    ours = (argo.accounts, argo.commands, argo.deadlines, argo.restricted, argo.rooms, argo.conditions)
+    assert [finding for one in ours for finding in one(document)] == []
+
+
+def test_argo_lint_passes_the_example(around: Workflow, tmp_path: Path) -> None:
+    program = shutil.which("argo")
+    if program is None:
+        pytest.skip("the argo program is not in PATH: argo lint was not run")
+    (tmp_path / "around.json").write_text(json.dumps(around.to_dict()), encoding="utf-8")
+    command = [program, "lint", "--offline", str(tmp_path / "around.json"), str(argo.CHART_FILE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -46,7 +46,7 @@ def surefoot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 def node(name: str, phase: str, kind: str = "Pod", begin: int = 0, end: int = 0, **more: Any) -> Document:
     """Give a node as Argo has it; what it hands out is given by its names."""
-    said: Document = {key: more.pop(key) for key in ("message", "memoizationStatus", "synchronizationStatus") if key in more}
+    said: Document = {key: more.pop(key) for key in ("message", "progress", "memoizationStatus", "synchronizationStatus") if key in more}
     code = more.pop("exitCode", None)
     outputs = {"parameters": [{"name": key, "value": value} for key, value in more.items()], **({"exitCode": code} if code else {})}
     times = {"startedAt": f"2026-01-01T00:{begin // 60:02}:{begin % 60:02}Z"}
@@ -95,8 +95,10 @@ AT_WORK = status(
     "Running",
     *retried("prepare", "Succeeded", node("prepare(0)", "Succeeded", begin=1, end=9), begin=1, end=9, state="done", rows="500"),
     *retried(f"{FIT}.search-work(0:0)", "Running", node(f"{FIT}.search-work(0:0)(0)", "Pending", message="Insufficient nvidia.com/gpu")),
+    *retried("search-create", "Running", node("search-create(0)", "Running", begin=10, progress="30/200"), begin=10),
     node(f"{FIT}.train", "Pending", "Retry", 40, message=LOCK, synchronizationStatus={"waiting": "fraud/Mutex/train-1"}),
     node("evaluate", "Succeeded", "Retry", 41, 41, memoizationStatus={"hit": True, "key": "k", "cacheName": "c"}),
+    node("family", "Skipped", "Skipped", 42, 42, message="Skipped, empty params"),
     node("deploy", "Skipped", "Skipped", 42, 42, message="when ''the verdict is not accepted' == 'run'' evaluated false"),
 )
 DONE = status(
@@ -114,7 +116,7 @@ def test_each_step_says_how_it_stands_and_why(server: type[Server]) -> None:
     server.looks[:] = [BROKEN]
     seen = runs.look(NAME)
     assert seen
-    assert [(row.label, row.state, row.attempts, row.seconds, row.why) for row in seen.rows] == [
+    assert [(row.label, row.state, row.attempts, row.seconds, row.why) for row in seen.steps] == [
         ("plan", "made", 1, 3, ""),
         ("prepare", "skipped", 0, 0, "its result is there"),
         ("search-work/xgboost/0", "failed", 2, 35, "exit 75: no Postgres"),
@@ -128,11 +130,13 @@ def test_what_waits_is_done_or_gated_says_so(server: type[Server]) -> None:
     server.looks[:] = [AT_WORK]
     seen = runs.look(NAME)
     assert seen
-    assert [(row.label, row.state, row.why) for row in seen.rows] == [
+    assert [(row.label, row.state, row.why) for row in seen.steps] == [
         ("search-work/xgboost/0", "waits", "Insufficient nvidia.com/gpu"),
         ("prepare", "done", ""),
+        ("search-create", "runs", "30/200"),
         ("train/xgboost", "waits", LOCK),
         ("evaluate", "skipped", "its result is there"),
+        ("family", "skipped", "its result is there"),
         ("deploy", "skipped", "the verdict is not accepted"),
     ]
     assert seen.code == 0
@@ -162,7 +166,7 @@ def test_the_command_says_how_a_run_stands(server: type[Server], surefoot: Comma
         f"{'prepare':<26} omitted                        omitted: depends condition not met",
     ]
     as_json = surefoot("status", NAME, "--json").answer
-    assert (as_json["phase"], as_json["exit"], as_json["rows"][0]["code"]) == ("Failed", 78, 78)
+    assert (as_json["phase"], as_json["exit"], as_json["steps"][0]["code"]) == ("Failed", 78, 78)
 
 
 def test_watching_a_run_ends_with_it(server: type[Server], surefoot: Command) -> None:
@@ -172,6 +176,43 @@ def test_watching_a_run_ends_with_it(server: type[Server], surefoot: Command) ->
     assert [line.split(",")[0] for line in ended.out.splitlines() if line.startswith(NAME)] == [f"{NAME}  Running", f"{NAME}  Succeeded"]
     told = [line.split(maxsplit=1) for line in ended.out.splitlines()[-3:]]
     assert told == [["headline", "Rejected: auc_floor not passed"], ["verdict", "rejected"], ["auc", "0.7"]]
+
+
+RECORDED = json.loads(
+    Path(__file__).with_name("recorded.json").read_text(encoding="utf-8")
+)  # what Argo 3.7.18 answered, cut to what is read
+CHAIN = ("plan", "prepare", "search-create/xgboost", "search-work/xgboost/0", "search-collect/xgboost", "train/xgboost", *ENDS)
+
+
+def test_what_a_real_server_answered_is_understood(server: type[Server]) -> None:
+    """A run that made all, the same again, and one that failed."""
+    seen = {}
+    for title in ("made", "unchanged", "failed"):
+        server.looks[:] = [RECORDED[title]["status"]]
+        seen[title] = runs.look(NAME)
+    made, unchanged, failed = seen["made"], seen["unchanged"], seen["failed"]
+    assert made
+    assert [(row.label, row.state, row.attempts, row.why) for row in made.steps] == [
+        (label, "made", 1, "") for label in (*CHAIN, "evaluate-report")
+    ]
+    assert made.told["headline"] == "Accepted: version 686ff3058dad is in production since generation 1"
+    assert (made.told["verdict"], made.told["version"], made.seconds) == ("accepted", "686ff3058dad", 342)
+    assert unchanged
+    assert {(row.label, row.state, row.why) for row in unchanged.steps if row.attempts == 0} == {
+        (label, "skipped", "its result is there") for label in ("prepare", "family", *ENDS)
+    }
+    assert unchanged.told == made.told
+    assert failed
+    (broken,) = [row for row in failed.steps if row.state == "failed"]
+    assert (broken.label, failed.code, broken.why[:41]) == ("prepare", 65, "exit 65: the generated table: valid has 3")
+    assert {row.why for row in failed.steps if row.state == "omitted"} == {"omitted: depends condition not met"}
+
+
+def test_what_a_real_server_logged_is_told(server: type[Server]) -> None:
+    server.looks[:], server.lines[:] = [RECORDED["failed"]["status"]], RECORDED["log of failed"]
+    told: list[str] = []
+    runs.logs(NAME, "prepare", told.append)
+    assert [json.loads(line.removeprefix("prepare").strip())["event"] for line in told] == ["step.started", "step.failed"]
 
 
 # --- neither --------------------------------------------------------------------------------------
@@ -186,6 +227,19 @@ def test_a_name_of_nothing_says_where_it_was_looked_for(server: type[Server], co
     (line,) = ended.named("step.failed")
     assert line["message"].startswith("nobody: no config is at this path, and no run of this name in ")
     assert (str(tmp_path) if command == "report" else "namespace fraud") in line["message"]
+
+
+def test_a_name_that_none_can_have_is_not_asked_for(server: type[Server], surefoot: Command) -> None:
+    for name in ("surefoot-abcde?fields=x", "surefoot-abcde#", "a b", "-x", "%2e"):
+        assert surefoot("logs", "--", name).code == 2
+    assert server.tokens == []
+
+
+@pytest.mark.usefixtures("minio")
+def test_a_report_of_a_run_that_plan_refused_says_so(server: type[Server], s3_address: str, surefoot: Command) -> None:
+    server.looks[:], server.store = [REFUSED], s3_address
+    ended = surefoot("report", NAME)
+    assert (ended.code, f"plan wrote no record of it into {s3_address}" in ended.err) == (66, True), ended.err
 
 
 def test_without_a_server_a_name_of_nothing_says_so(monkeypatch: pytest.MonkeyPatch, surefoot: Command) -> None:
@@ -319,13 +373,15 @@ def test_watching_tells_what_came_to_another_state(server: type[Server]) -> None
     assert [one.split()[:2] for one in told] == [
         ["search-work/xgboost/0", "waits"],
         ["prepare", "done"],
+        ["search-create", "runs"],
         ["train/xgboost", "waits"],
         ["evaluate", "skipped"],
+        ["family", "skipped"],
         ["deploy", "skipped"],
         ["validate", "made"],
         ["evaluate-report", "made"],
     ]
-    assert told[2].endswith(LOCK)
+    assert told[3].endswith(LOCK)
 
 
 def test_a_server_that_is_away_for_a_moment_does_not_end_the_waiting(server: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
