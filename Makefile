@@ -8,7 +8,7 @@ COUNT ?= 100
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint faults others cluster cuda gpu bench show scoreboard render lock images clean
+.PHONY: help setup run test lint faults others cluster cuda gpu bench show scoreboard render lock images sbom clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -43,8 +43,7 @@ cluster: setup  ## the tests on a Kubernetes with Argo (KUBECONFIG)
 	$(BIN)/python -m pytest -m cluster
 
 cuda: setup  ## take XGBoost's build for NVIDIA GPUs, of the same version (CatBoost's is one, LightGBM has none)
-	version=$$(sed -n 's/.*xgboost-cpu==\([0-9.]*\).*/\1/p' pyproject.toml | head -1) && \
-	  $(BIN)/python -m pip uninstall --quiet --yes xgboost-cpu && $(BIN)/python -m pip install --quiet --no-deps xgboost==$$version
+	$(BIN)/python -m pip uninstall --quiet --yes xgboost-cpu && $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r images/gpu.lock
 
 gpu: cuda  ## the tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu
@@ -66,9 +65,14 @@ render: setup  ## write what is generated: configs/base.yaml and the chart's wor
 lock: setup  ## resolve all versions anew, with hashes and without any index address
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.12 --generate-hashes --upgrade \
 	  --no-emit-index-url --no-header --annotation-style line --output-file images/requirements.lock --quiet
+	sed -n 's/^xgboost-cpu==\([^ ]*\).*/xgboost==\1/p' images/requirements.lock | $(BIN)/uv pip compile - --no-deps --universal \
+	  --python-version 3.12 --generate-hashes --no-emit-index-url --no-header --no-annotate --output-file images/gpu.lock --quiet
 
-images: setup  ## build the stages' images with Docker, as surefoot/<stage>:$(TAG)
+images: setup  ## build the stages' images with Docker, as surefoot/<stage>:$(TAG) (images/build --gpu, --platform: other ones)
 	images/build $(TAG)
+
+sbom: setup  ## what libraries each image holds, as CycloneDX JSON in sbom/
+	images/sbom
 
 clean:  ## forget the environment and the local store
 	rm -rf .venv store

@@ -1,13 +1,15 @@
 # ruff: noqa: INP001 - a script, not a package
-"""Lay out what one stage's image holds: ``python images/assemble.py train /image`` (standard library alone).
+"""Lay out what one stage's image holds: ``python images/assemble.py train /image [cpu|gpu]`` (standard library alone).
 
 In /image/requirements.txt, the stage's part of the lock, with hashes; in /image/app its files, every config.py,
-recipes.json, the lock, and the entry point ``stage``.
+recipes.json, the lock, and the entry point ``stage``. Prints the digest of all that.
 """
 
 import compileall
+import hashlib
 import json
 import py_compile
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -18,8 +20,17 @@ sys.path.insert(0, str(ROOT))
 from stages.common import recipe  # noqa: E402 - found through the line above
 
 
-def assemble(stage: str, target: Path) -> None:
-    """Lay out one image under ``target``."""
+def requirements(stage: str, flavour: str) -> str:
+    """Give the stage's part of the lock; for GPUs, with XGBoost's other build of the same version, whose hashes stand in gpu.lock."""
+    locked = recipe.requirements(stage)
+    if flavour == "cpu":
+        return locked
+    other = (ROOT / "images" / "gpu.lock").read_text(encoding="utf-8")
+    return re.sub(r"^xgboost-cpu==(.|\n)*?(?=^\w|\Z)", other, locked, flags=re.MULTILINE)
+
+
+def assemble(stage: str, target: Path, flavour: str = "cpu") -> str:
+    """Lay out one image under ``target``; give the digest of its files and libraries."""
     app = target / "app"
     for path in [*recipe.image_files(stage), recipe.LOCK]:
         copy = app / path.relative_to(recipe.ROOT)
@@ -31,8 +42,11 @@ def assemble(stage: str, target: Path) -> None:
     entry = app / "stage"
     entry.write_text(f'#!/bin/sh\nexec python -m stages.{stage} "$@"\n', encoding="utf-8")
     entry.chmod(0o755)
-    (target / "requirements.txt").write_text(recipe.requirements(stage), encoding="utf-8")
+    (target / "requirements.txt").write_text(requirements(stage, flavour), encoding="utf-8")
+    files = sorted(path for path in target.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    told = [[str(path.relative_to(target)), hashlib.sha256(path.read_bytes()).hexdigest()] for path in files]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 if __name__ == "__main__":
-    assemble(sys.argv[1], Path(sys.argv[2]))
+    print(assemble(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]))  # noqa: T201 - for the image's label

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ MOTO = "moto[server]==5.2.5"
 ARGO = "github.com/argoproj/argo-workflows/v4@v4.0.5"
 HERA = "hera==6.0.0"
 UV = Path(sys.executable).parent / "uv"
+assemble = runpy.run_path("images/assemble.py")
 SUITE = ("tests/unit/common/test_store.py", "tests/unit/common/test_bucket.py")
 
 
@@ -156,6 +158,31 @@ def test_argo_4_knows_every_field_of_the_clock(schema: Any) -> None:
     made = subprocess.run(chart, capture_output=True, text=True, check=True).stdout
     clocks = [one for one in yaml.safe_load_all(made) if one and one["kind"] == "CronWorkflow"]
     assert [list(unknown(one, kind, schema, "")) for one in clocks] == [[]]
+
+
+# --- images ---
+
+
+def test_every_image_has_wheels_for_arm64(tmp_path: Path) -> None:
+    """In both flavours: what images/build --platform linux/arm64 would install, resolved as pip does in the image."""
+    for stage, flavour in (("search", "cpu"), ("search", "gpu")):  # it holds all that the others hold
+        (tmp_path / flavour).write_text(assemble["requirements"](stage, flavour), encoding="utf-8")
+        machine = ("--python-version", "3.12", "--python-platform", "aarch64-manylinux_2_28", "--only-binary", ":all:")
+        words = ("--dry-run", "--target", tmp_path / "none", *machine, "--require-hashes", "--no-deps", "-r", tmp_path / flavour)
+        done = subprocess.run([UV, "pip", "install", *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("\n + ") == len(re.findall(r"^\w\S*==", (tmp_path / flavour).read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def test_each_image_has_a_bill_of_its_libraries(tmp_path: Path) -> None:
+    fetched("images/sbom", tmp_path, folder=programs.ROOT)
+    for stage, flavour in (("plan", "cpu"), ("train", "cpu"), ("train", "gpu")):
+        name = f"{stage}-gpu" if flavour == "gpu" else stage
+        bill = json.loads((tmp_path / f"{name}.cdx.json").read_bytes())
+        assert bill["bomFormat"] == "CycloneDX"
+        assert {f"{one['name']}=={one['version']}" for one in bill["components"]} == {
+            *re.findall(r"^\w\S*==\S+", assemble["requirements"](stage, flavour), re.MULTILINE)
+        }
 
 
 # --- Hera 6 ---

@@ -92,6 +92,39 @@ def test_equal_code_makes_equal_files(images: Path, tmp_path: Path) -> None:
         assert (first / path).read_bytes() == (second / path).read_bytes(), path
 
 
+def test_the_flavour_for_gpus_differs_by_one_library_of_the_same_version(images: Path, tmp_path: Path) -> None:
+    """Addresses are the same in both: the recipes take the two builds for one."""
+    for stage in ("search", "train"):
+        assemble(stage, tmp_path / stage, "gpu")
+        cpu, gpu = ((folder / stage / "requirements.txt").read_text(encoding="utf-8") for folder in (images, tmp_path))
+        pins = [set(re.findall(r"^\w\S*==\S+", text, re.MULTILINE)) for text in (cpu, gpu)]
+        version = recipe.locked()["xgboost-cpu"][0]
+        assert pins[0] - pins[1] == {f"xgboost-cpu=={version}"}
+        assert pins[1] - pins[0] == {f"xgboost=={version}"}
+        assert all("--hash=sha256:" in block for block in re.split(r"\n(?=\w)", gpu))
+        assert (tmp_path / stage / "app" / "recipes.json").read_bytes() == (images / stage / "app" / "recipes.json").read_bytes()
+
+
+def test_the_digest_of_an_image_is_that_of_its_files_and_libraries(tmp_path: Path) -> None:
+    digests = [assemble("deploy", tmp_path / "1"), assemble("deploy", tmp_path / "2"), assemble("plan", tmp_path / "3")]
+    digests += [assemble("train", tmp_path / "4"), assemble("train", tmp_path / "5", "gpu")]
+    assert digests[0] == digests[1]
+    assert len({*digests}) == 4
+
+
+def build(*words: str) -> list[str]:
+    return subprocess.run(["images/build", *words], capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_a_build_for_another_machine_can_be_printed() -> None:
+    printed = build("--platform", "linux/arm64", "--gpu", "--print", "7")
+    assert [line.split()[-2] for line in printed] == [f"surefoot/{stage}:7" for stage in STAGES]
+    for line in printed:
+        assert line.startswith("docker build ")
+        assert " --platform linux/arm64 " in line
+        assert ("FLAVOUR=gpu" in line) == any(f"STAGE={stage} " in line for stage in ("search", "train"))
+
+
 def test_no_index_address_stands_in_the_recipe() -> None:
-    for path in ("images/Dockerfile", "images/build", "images/requirements.lock"):
+    for path in ("images/Dockerfile", "images/build", "images/sbom", "images/requirements.lock", "images/gpu.lock"):
         assert "http" not in Path(path).read_text(encoding="utf-8")

@@ -19,6 +19,7 @@ from hera.workflows import Workflow
 from stages import families
 from stages.common import contract
 from stages.common.errors import ConfigError, NotNow
+from tests import programs, small
 from tests.argo_server import Server, server
 from tests.programs import ROOT
 from workflows import argo, dag
@@ -262,6 +263,23 @@ def test_argo_lint_passes_it() -> None:
     done = subprocess.run([program, "lint", "--offline", str(argo.CHART_FILE)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no linting errors" in done.stdout + done.stderr
+
+
+def test_a_workflow_has_as_many_bytes_with_1000_trials_as_with_16(tmp_path: Path) -> None:
+    """All that it holds of a run comes from the template and from what plan hands out; docs/scale.md says what grows it."""
+    path = small.lay_out(tmp_path)
+    sizes, fanned = [], []
+    for trials in (16, 1000):
+        words = ("--config", path, "--store", tmp_path / str(trials), "--outputs", tmp_path / f"out-{trials}")
+        ended = programs.python("-m", "stages.plan", *words, "--set", f"search.n_trials={trials}", "--set", "search.workers=8")
+        assert ended.code == 0, ended.err
+        handed = {file.name: file.read_text() for file in (tmp_path / f"out-{trials}").iterdir()}
+        assert {*handed} == {*dag.PLAN.outputs}
+        sizes.append({name: len(value) for name, value in handed.items()})
+        fanned.append([json.loads(handed[name]) for name in ("families", "workers", "todo")])
+    assert sizes[0] == sizes[1]
+    assert fanned[0] == fanned[1]
+    assert len(fanned[0][1]) == 8
 
 
 # --- submitting -----------------------------------------------------------------------------------
