@@ -527,11 +527,12 @@ def _moved(workflow: m.Workflow, told: dict[str, str]) -> Iterator[str]:
     """Say of each node that stands for work what it came to since it was ``told``, in the order in which they began."""
     nodes = (workflow.status.nodes or {}) if workflow.status else {}
     for node in sorted(nodes.values(), key=lambda one: (str(one.started_at), one.name)):
-        is_hit = node.memoization_status is not None and node.memoization_status.hit
+        # Holding its mutex, a step that worked finds in the end what it gave Argo to remember: no hit, it has attempts.
+        is_hit = node.memoization_status is not None and bool(node.memoization_status.hit) and not node.children
         words = ("was there" if is_hit else node.phase or "Pending", node.message or "")
         line = f"{node.name.partition('.')[2]:<32} {words[0]:<10} {words[1]}".rstrip()
         waits = node.synchronization_status is not None and node.synchronization_status.waiting
-        if (node.type in WORKING or waits) and told.get(node.id) != line:
+        if (node.type in WORKING or waits or is_hit) and told.get(node.id) != line:
             told[node.id] = line
             yield line
 

@@ -360,7 +360,8 @@ def node(name: str, phase: str, kind: str = "Pod", **more: Any) -> Template:
 
 def test_watching_tells_what_began_and_ended(server: type[Server]) -> None:
     hit = {"hit": True, "key": "k", "cacheName": "c"}
-    first = {"a": node("a", "Running"), "dag": node("dag", "Running", "DAG"), "bb": node("bb", "Succeeded", memoizationStatus=hit)}
+    first = {"a": node("a", "Running"), "dag": node("dag", "Running", "DAG"), "bb": node("bb", "Succeeded", "Retry", memoizationStatus=hit)}
+    first["eeeee"] = node("eeeee", "Succeeded", "Retry", memoizationStatus=hit, children=["a"])  # it worked itself
     lock = "Waiting for fraud/Mutex/train-1 lock. Lock status: 0/1"
     first["dddd"] = node("dddd", "Pending", "Retry", message=lock, synchronizationStatus={"waiting": "fraud/Mutex/train-1"})
     then = {**first, "a": node("a", "Failed", message="OOMKilled (exit code 137)"), "ccc": node("ccc", "Skipped", "Skipped")}
