@@ -60,7 +60,7 @@ scoreboard: setup  ## kill and damage by the hundred (PART=resume-xgboost COUNT=
 
 render: setup  ## write what is generated: configs/base.yaml and the chart's workflow
 	$(BIN)/python -m workflows.options > configs/base.yaml
-	$(BIN)/python -m workflows.argo > charts/surefoot/files/workflowtemplate.json
+	$(BIN)/python -m workflows.argo --write
 
 lock: setup  ## resolve all versions anew, with hashes and without any index address
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.12 --generate-hashes --upgrade \

@@ -1,10 +1,11 @@
 """The DAG as an Argo WorkflowTemplate, what ``argo lint`` does not see in it, and how a run is submitted.
 
     python -m workflows.argo             prints the template
-    python -m workflows.argo --write     writes it into the chart
+    python -m workflows.argo --write     writes both forms of it into the chart
 
 The *skipping* form: plan says per step whether there is something to do, and ``when`` listens, so that what is done costs no
-pod. What looks odd here was seen to hang, hide or repeat work otherwise; ``check`` names each, with its reason.
+pod. The *memoized* form of the same DAG: a step that is done is a hit in Argo's memory, with its outputs. What looks odd here was
+seen to hang, hide or repeat work otherwise; ``check`` names each, with its reason.
 """
 
 import ast
@@ -45,6 +46,7 @@ PLANNED = "tasks.plan.outputs.parameters"
 NAME = "surefoot"  # of the WorkflowTemplate, its accounts and its Secret: one Surefoot per namespace
 TIMEOUT = (5, 30)  # seconds to connect, and without a byte
 CHART_FILE = Path(__file__).parents[1] / "charts" / "surefoot" / "files" / "workflowtemplate.json"
+MEMOIZED_FILE = CHART_FILE.with_name("memoized.json")
 
 # Per step: CPU asked for, and main memory in MiB (asked for and at most). The chart's values go over it.
 ROOM: dict[str, dict[str, str | int]] = {
@@ -61,6 +63,7 @@ ROOM: dict[str, dict[str, str | int]] = {
 }
 FAMILY = "family"  # the DAG of all that is done for each family by itself
 OF_FAMILY = {task.step: task for task in dag.TASKS if task.fan_out}
+ENTRY = next(iter(OF_FAMILY))  # of that DAG: never a hit, since it has no result
 # Per family: how many of this resource a pod that fits its models asks for. The chart's values go over it.
 GPUS: dict[str, str | int] = {"resource": "nvidia.com/gpu", **dict.fromkeys(NAMES, 0)}
 IS_THERE = "its result is there"
@@ -69,7 +72,7 @@ RETRY = RetryStrategy(
     backoff=m.Backoff(duration=f"{dag.BACKOFF_SECONDS}s", factor=2, cap="1m"),
     expression=f'lastRetry.status == "Error" || asInt(lastRetry.exitCode) in {list(dag.RETRIED)}',
 )
-DEFAULTS = {"todo": "{}", "locks": "{}", "families": "[]", "workers": "[]"}  # of outputs; the others' is empty
+DEFAULTS = {"todo": "{}", "locks": "{}", "memos": "{}", "families": "[]", "workers": "[]"}  # of outputs; the others' is empty
 LOCKED = m.SecurityContext(allow_privilege_escalation=False, read_only_root_filesystem=True, capabilities=m.Capabilities(drop=["ALL"]))
 # The user stands on the pod alone: init and wait must have main's, or they cannot read its files.
 POD = m.PodSecurityContext(
@@ -133,6 +136,28 @@ def render() -> dict[str, Any]:
     return rendered
 
 
+def memoized() -> dict[str, Any]:
+    """Render the form in which Argo remembers each result under the name that plan gives it: what is done is a hit, with its outputs.
+
+    Plan's word is in the name: only what the store still holds has one that Argo may know. What has no result is skipped, as ever.
+    """
+    template = render()
+    made = {task.step: task for task in dag.TASKS if not STEPS[task.step].effect_of}
+    for program in _containers(template):
+        if task := made.get(program["name"]):
+            # The chart says the name: all namespaces' memories are in that of Argo's controller.
+            program["memoize"] = {"key": f"{{{{= {_named(task, 'memos')} }}}}", "cache": {"configMap": {"name": NAME}}}
+    for one in _tasks(template):
+        if one["name"] in (FAMILY, *made):
+            del one["when"]
+        if one["name"] in made and (gate := STEPS[one["name"]].gate):
+            step, output, value = gate
+            one["when"] = _when(f"tasks.{step}.outputs.parameters.{output} == '{value}'", f"'the {output} is not {value}'")
+        if one["name"] in OF_FAMILY and one["name"] != ENTRY:
+            one["depends"] = " && ".join(dict.fromkeys([ENTRY, *one["depends"].split(" && ")]))
+    return template
+
+
 def _program(task: dag.Task) -> Container:
     """Render one step as a container template."""
     stage = task.step.split("-", maxsplit=1)[0]
@@ -187,14 +212,18 @@ def _patch(task: dag.Task) -> str:
 
 def _mutex(task: dag.Task) -> m.Synchronization:
     """Hold a mutex while a step is at work, its attempts and pauses included: another run then finds the work done."""
-    # A global output, since a task's own would not be known where Argo gives the mutex back.
+    return m.Synchronization(mutexes=[m.Mutex(name=f"{task.step}-{{{{= {_named(task, 'locks')} }}}}")])
+
+
+def _named(task: dag.Task, names: str) -> str:
+    """Write what gives the name that plan has for a step's work: of a global output, since Argo asks where a task's own is not known."""
     mine = _of_item(f"{task.step}/") if task.fan_out else f"`$['{task.step}']`"
-    return m.Synchronization(mutexes=[m.Mutex(name=f"{task.step}-{{{{= jsonpath(workflow.outputs.parameters.locks, {mine}) }}}}")])
+    return f"jsonpath(workflow.outputs.parameters.{names}, {mine})"
 
 
 def _parameters(task: dag.Task) -> list[Parameter]:
-    # The exit handler and mutexes see no task's outputs, only global ones; so do people, by `argo get`.
-    seen_everywhere = {"config", "locks"} if task is dag.PLAN else {*dag.CLOSE.outputs} if task is dag.CLOSE else set()
+    # The exit handler, mutexes and memories see no task's outputs, only global ones; so do people, by `argo get`.
+    seen_everywhere = {"config", "locks", "memos"} if task is dag.PLAN else {*dag.CLOSE.outputs} if task is dag.CLOSE else set()
     return [
         Parameter(
             name=name,
@@ -282,9 +311,9 @@ def _why_not(task: dag.Task, known: str) -> str:
     return f"{_said(task.step, known)} == 'done' ? '{IS_THERE}' : 'the {gate[1]} is not {gate[2]}'" if gate else f"'{IS_THERE}'"
 
 
-def text() -> str:
-    """Give the template as JSON: the same bytes from every version of Hera, and no bare ``n`` that reads as a boolean."""
-    return json.dumps(render(), indent=2, sort_keys=True) + "\n"
+def text(template: dict[str, Any]) -> str:
+    """Give a template as JSON: the same bytes from every version of Hera, and no bare ``n`` that reads as a boolean."""
+    return json.dumps(template, indent=2, sort_keys=True) + "\n"
 
 
 # --- what argo lint does not see ------------------------------------------------------------------
@@ -312,11 +341,26 @@ def accounts(template: dict[str, Any]) -> Iterator[str]:
         yield "spec: executor.serviceAccountName is missing"
 
 
-def plan_first(template: dict[str, Any]) -> Iterator[str]:
-    """Each task of plan's own DAG names plan in its depends: Argo hangs after a memoized hit otherwise."""
-    for task in next(one["dag"]["tasks"] for one in template["spec"]["templates"] if one["name"] == "main"):
-        if task["name"] != "plan" and "plan" not in re.findall(r"[\w.-]+", task.get("depends", "")):
-            yield f"{task['name']}: its depends does not name plan"
+def entries(template: dict[str, Any]) -> Iterator[str]:
+    """Where results are hits, each task names its DAG's entry in its depends, and that is none: Argo hangs after a hit otherwise."""
+    hits = {one["name"] for one in _containers(template) if "memoize" in one}
+    for entry, name in (("plan", "main"), *([(ENTRY, FAMILY)] if hits else [])):
+        for task in next(one["dag"]["tasks"] for one in template["spec"]["templates"] if one["name"] == name):
+            if task["name"] != entry and entry not in re.findall(r"[\w-]+", task.get("depends", "")):
+                yield f"{task['name']}: its depends does not name {entry}"
+        if entry in hits:
+            yield f"{entry}: is memoized, and the entry of its DAG"
+
+
+def memories(template: dict[str, Any]) -> Iterator[str]:
+    """Name what Argo remembers by the result that plan found: Argo never looks whether it is still there. An effect is no result."""
+    for one in _containers(template):
+        if (memoize := one.get("memoize")) and one["name"] in STEPS:
+            item = "jsonpath(inputs.parameters.item," if "item" in str(one.get("inputs")) else f"`$['{one['name']}']`"
+            if not memoize["key"].startswith("{{= jsonpath(workflow.outputs.parameters.memos, ") or item not in memoize["key"]:
+                yield f"{one['name']}: its memory is not named by its result"
+            if STEPS[one["name"]].effect_of:
+                yield f"{one['name']}: is memoized, and has no result"
 
 
 def joins(template: dict[str, Any]) -> Iterator[str]:
@@ -514,7 +558,8 @@ def mutexes(template: dict[str, Any]) -> Iterator[str]:
 
 CHECKS: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
     accounts,
-    plan_first,
+    entries,
+    memories,
     joins,
     chains,
     retries,
@@ -607,7 +652,7 @@ def ask[T](question: Callable[[], T]) -> T:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--write"]:
-        CHART_FILE.parent.mkdir(parents=True, exist_ok=True)
-        CHART_FILE.write_text(text(), encoding="utf-8")
+        CHART_FILE.write_text(text(render()), encoding="utf-8")
+        MEMOIZED_FILE.write_text(text(memoized()), encoding="utf-8")
     else:
-        sys.stdout.write(text())
+        sys.stdout.write(text(render()))

@@ -21,7 +21,7 @@ class Task:
     deadline_seconds: int = 3600
 
 
-PLAN = Task("plan", outputs=("config", "todo", "locks", "families", "workers"))  # copies tables, too
+PLAN = Task("plan", outputs=("config", "todo", "locks", "memos", "families", "workers"))  # copies tables, too
 
 TASKS = (
     Task("prepare", depends=("plan",), alone=True, outputs=("rows",)),

@@ -20,7 +20,8 @@ def work(asked: argparse.Namespace) -> dict[str, Any]:
         address = ""  # so that no exit handler runs either
     else:
         address = write(made)
-    return {"config": address, "todo": made.todo(), "locks": made.locks(), "families": families, "workers": workers}
+    words = {"todo": made.todo(), "locks": made.locks(), "memos": made.memos()}
+    return {"config": address, **words, "families": families, "workers": workers}
 
 
 parser = step.arguments("plan", "stages.plan")

@@ -54,6 +54,15 @@ class Plan:
         """Tell whether nothing is to be done: of the same data, options and code, all is there, or ends at the same verdict."""
         return "run" not in self.todo().values()
 
+    def memos(self) -> dict[str, str]:
+        """Name each result by the run that made it, or is to: under this name Argo may remember that a step is done, and how it ended."""
+        addresses, pinned = self.addresses, self.addresses.config.pinned
+        assert pinned
+        where, mine = addresses.store.address, [row for row in self.rows if not STEPS[row.step].effect_of]
+        found = {row.label: addresses.find(row.step, row.item) if row.state == "done" else None for row in mine}
+        runs = {label: made.document["run"] if made else pinned.run for label, made in found.items()}
+        return {label: contract.digest([where, label, run])[:32] for label, run in runs.items()}
+
     def locks(self) -> dict[str, str]:
         """Name what two runs would do twice, each step with its item: by store and plan key, so that one of them can wait for the other."""
         where = self.addresses.store.address

@@ -21,6 +21,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
+{{- /* What Argo's controller remembers results in. It lies in the controller's namespace, beside those of other namespaces. */ -}}
+{{- define "surefoot.memory" -}}
+surefoot-{{ .Release.Namespace }}-{{ .Release.Name }}
+{{- end }}
+
 {{- /* What Pod Security "restricted" asks of a container, and a read-only root. */ -}}
 {{- define "surefoot.locked" -}}
 {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}

@@ -153,6 +153,31 @@ def test_no_account_may_do_more_than_report() -> None:
         assert (hook["helm.sh/hook"], "hook-succeeded" in hook["helm.sh/hook-delete-policy"]) == ("test", True)
 
 
+def test_a_memory_asks_for_rights_to_one_configmap_for_argos_controller() -> None:
+    """In the controller's namespace, under a name that holds ours: all namespaces' memories are there."""
+    assert [found for found in rendered() if found["metadata"].get("namespace") == "argo"] == []
+    sets = "memoize.enabled=true", "memoize.controllerNamespace=workflows", "memoize.controllerAccount=runner"
+    documents = rendered(*sets)
+    role, binding = (one(documents, kind, "surefoot-fraud-surefoot") for kind in ("Role", "RoleBinding"))
+    assert {role["metadata"]["namespace"], binding["metadata"]["namespace"]} == {"workflows"}
+    assert role["rules"] == [
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["surefoot-fraud-surefoot"], "verbs": ["get", "update"]},
+    ]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "runner", "namespace": "workflows"}]
+    workflow = one(documents, "WorkflowTemplate", "surefoot")
+    assert argo.check(workflow) == []
+    memories = [found.pop("memoize") for found in workflow["spec"]["templates"] if "memoize" in found]
+    assert {found["cache"]["configMap"]["name"] for found in memories} == {"surefoot-fraud-surefoot"}
+    known = json.loads(argo.MEMOIZED_FILE.read_text(encoding="utf-8"))
+    assert len(memories) == sum("memoize" in found for found in known["spec"]["templates"]) == 6
+    assert tasks(workflow) == tasks(known)
+
+
+def tasks(workflow: Document) -> list[Any]:
+    return [found["dag"]["tasks"] for found in workflow["spec"]["templates"] if "dag" in found]
+
+
 def test_passwords_stand_in_the_secret_alone() -> None:
     documents = rendered("credentials.secretAccessKey=correct-horse")
     assert [found["kind"] for found in documents if "correct-horse" in json.dumps(found)] == ["Secret"]
@@ -431,6 +456,8 @@ OTHERS = [
     "gpus.xgboost=-1",
     "gpus.forest=1",
     "parallelism=0",
+    "memoize.controllerNamespace=Argo",
+    "memoize.account=argo",
     "scheduling.fits.tolerations=spot",
     "tga=1",
     "minio.storage=big",

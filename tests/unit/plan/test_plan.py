@@ -68,6 +68,27 @@ def test_locks_are_named_by_work_and_store(toy: Pipeline) -> None:
     assert set(first.values()).isdisjoint(other.values())
 
 
+def test_a_memory_is_named_by_the_run_that_made_the_result(toy: Pipeline) -> None:
+    """So the next plan looks up what that run saved, as long as it finds that very result; no other name comes twice."""
+
+    def named(run: str) -> plans.Plan:
+        return plans.plan(config.load(toy.config, (), {}), toy.store, run)
+
+    first = named("one")
+    for letter in "abc":
+        run_step(f"toy-{letter}", item(letter), first.addresses)
+    assert named("two").memos() == named("three").memos() == first.memos()
+    assert set(first.memos()) == set(ALL)
+    assert all(re.fullmatch("[0-9a-f]{32}", memo) for memo in first.memos().values())
+
+    artifact.void(toy.store, toy.find("b"), "for the test")
+    second, third = named("two").memos(), named("three").memos()
+    assert {label for label, memo in second.items() if memo == first.memos()[label]} == {"toy-a"}, "what depends has none either"
+    assert {label for label, memo in third.items() if memo == second[label]} == {"toy-a"}
+    toy.do("b")
+    assert {label for label, memo in named("two").memos().items() if memo == first.memos()[label]} == {"toy-a", "toy-c"}
+
+
 def test_what_is_half_done_goes_on_in_the_middle(toy: Pipeline) -> None:
     toy.do("a")
     assert states(planned(toy)) == dict(zip(ALL, ("done", "run", "depends"), strict=True))
@@ -181,7 +202,7 @@ def test_the_program_hands_on_config_and_todo(toy: Pipeline, tmp_path: Path) -> 
     )
     assert ended.code == 0
     answer = ended.answer
-    assert answer.keys() == {"config", "todo", "locks", "families", "workers"}
+    assert answer.keys() == {"config", "todo", "locks", "memos", "families", "workers"}
     assert answer["locks"].keys() == {"prepare", "search-collect/xgboost", "train/xgboost", "evaluate", "validate", "deploy"}
     assert answer["families"] == [{"family": "xgboost"}]
     assert answer["workers"] == ["0"]

@@ -29,14 +29,31 @@ __all__ = ["server"]
 Template = dict[str, Any]
 
 
+FORMS = {"skipping": argo.CHART_FILE, "memoized": argo.MEMOIZED_FILE}
+
+
 @pytest.fixture(scope="module")
-def rendered() -> str:
-    return argo.text()
+def rendered() -> dict[str, str]:
+    return {"skipping": argo.text(argo.render()), "memoized": argo.text(argo.memoized())}
 
 
 @pytest.fixture
-def template(rendered: str) -> Template:
-    document = json.loads(rendered)
+def template(rendered: dict[str, str]) -> Template:
+    document = json.loads(rendered["skipping"])
+    assert isinstance(document, dict)
+    return document
+
+
+@pytest.fixture
+def memoized(rendered: dict[str, str]) -> Template:
+    document = json.loads(rendered["memoized"])
+    assert isinstance(document, dict)
+    return document
+
+
+@pytest.fixture(params=[*FORMS])
+def either(rendered: dict[str, str], request: pytest.FixtureRequest) -> Template:
+    document = json.loads(rendered[request.param])
     assert isinstance(document, dict)
     return document
 
@@ -53,15 +70,15 @@ def task(template: Template, name: str) -> Any:
     return tasks(template)[name]
 
 
-def test_the_chart_holds_what_the_dag_renders_to(rendered: str) -> None:
-    """`python -m workflows.argo --write` (make render) brings the file up to date."""
-    assert argo.CHART_FILE.read_text(encoding="utf-8") == rendered
+def test_the_chart_holds_what_the_dag_renders_to(rendered: dict[str, str]) -> None:
+    """`python -m workflows.argo --write` (make render) brings the files up to date."""
+    assert {form: path.read_text(encoding="utf-8") for form, path in FORMS.items()} == rendered
 
 
-def test_every_step_of_the_contract_is_in_the_workflow(template: Template) -> None:
+def test_every_step_of_the_contract_is_in_the_workflow(either: Template) -> None:
     names = {"plan", *contract.STEPS}
-    assert set(tasks(template)) == names | {argo.FAMILY}
-    assert {one["name"] for one in template["spec"]["templates"]} == names | {"main", argo.FAMILY, "exit", dag.CLOSE.step}
+    assert set(tasks(either)) == names | {argo.FAMILY}
+    assert {one["name"] for one in either["spec"]["templates"]} == names | {"main", argo.FAMILY, "exit", dag.CLOSE.step}
     assert set(argo.ROOM) == names | {dag.CLOSE.step}
 
 
@@ -77,6 +94,28 @@ def test_nothing_waits_for_a_result_that_plan_found(template: Template) -> None:
     deploy = task(template, "deploy")["when"]
     assert "tasks.validate.outputs.parameters.verdict == 'accepted') ? 'run' : " in deploy
     assert "`$['deploy']`) == 'done' ? 'its result is there' : 'the verdict is not accepted' }}'" in deploy
+
+
+def test_what_argo_remembers_is_named_by_plan(template: Template, memoized: Template) -> None:
+    """The same DAG otherwise: what has a result is never skipped, and what has none, or no open gate, is."""
+    keys = {one["name"]: one.pop("memoize")["key"] for one in memoized["spec"]["templates"] if "memoize" in one}
+    assert set(keys) == {name for name, one in contract.STEPS.items() if not one.effect_of}
+    assert keys["prepare"] == "{{= jsonpath(workflow.outputs.parameters.memos, `$['prepare']`) }}"
+    assert keys["train"] == step(template, "train")["synchronization"]["mutexes"][0]["name"].removeprefix("train-").replace(
+        "locks", "memos"
+    )
+    assert next(one for one in step(memoized, "plan")["outputs"]["parameters"] if one["name"] == "memos")["globalName"] == "memos"
+    whens = {name: one.pop("when", None) for name, one in tasks(memoized).items()}
+    assert {name for name, when in whens.items() if when} == {"search-create", "search-work", "deploy"}
+    assert whens["search-work"] == task(template, "search-work")["when"]
+    gate = "tasks.validate.outputs.parameters.verdict == 'accepted' ? 'run' : 'the verdict is not accepted'"
+    assert whens["deploy"] == f"'{{{{= {gate} }}}}' == 'run'"
+    for one in tasks(template).values():
+        one.pop("when", None)
+    for name in ("search-collect", "train"):
+        assert task(memoized, name)["depends"] == f"search-create && {task(template, name)['depends']}"
+        task(template, name)["depends"] = task(memoized, name)["depends"]
+    assert memoized == template
 
 
 def test_a_family_has_a_dag_of_its_own(template: Template) -> None:
@@ -103,24 +142,24 @@ def test_a_family_has_a_dag_of_its_own(template: Template) -> None:
     }
 
 
-def test_pods_that_fit_models_ask_for_their_familys_gpus(template: Template) -> None:
+def test_pods_that_fit_models_ask_for_their_familys_gpus(either: Template) -> None:
     """By the item that they are given; and every family has a number, since one that has none would fail the pod."""
-    asking = {one["name"] for one in template["spec"]["templates"] if "parameters.gpus" in one.get("podSpecPatch", "")}
+    asking = {one["name"] for one in either["spec"]["templates"] if "parameters.gpus" in one.get("podSpecPatch", "")}
     assert asking == {"search-work", "train"}
-    patch = step(template, "train")["podSpecPatch"]
+    patch = step(either, "train")["podSpecPatch"]
     count = "jsonpath(workflow.parameters.gpus, `$['` + jsonpath(inputs.parameters.item, `$.family`) + `']`)"
     assert f'"{{{{= jsonpath(workflow.parameters.gpus, `$.resource`) }}}}": {{{{= {count} > 0 ? {count} : `null` }}}}}}' in patch
     assert set(argo.GPUS) == {"resource", *families.NAMES}
 
 
-def test_two_runs_at_the_same_work_do_it_once(template: Template) -> None:
+def test_two_runs_at_the_same_work_do_it_once(either: Template) -> None:
     """Mutexes are named by what plan says, which is a global output; a worker of a search holds none, since it shares its trials."""
-    names = {one["name"]: one["synchronization"]["mutexes"] for one in template["spec"]["templates"] if "synchronization" in one}
+    names = {one["name"]: one["synchronization"]["mutexes"] for one in either["spec"]["templates"] if "synchronization" in one}
     assert set(names) == {"prepare", "search-collect", "train", "evaluate", "validate"}
     assert names["prepare"] == [{"name": "prepare-{{= jsonpath(workflow.outputs.parameters.locks, `$['prepare']`) }}"}]
     item = "jsonpath(inputs.parameters.item, `$.family`)"
     assert names["train"] == [{"name": f"train-{{{{= jsonpath(workflow.outputs.parameters.locks, `$['train/` + {item} + `']`) }}}}"}]
-    locks = next(one for one in step(template, "plan")["outputs"]["parameters"] if one["name"] == "locks")
+    locks = next(one for one in step(either, "plan")["outputs"]["parameters"] if one["name"] == "locks")
     assert locks["globalName"] == "locks"
 
 
@@ -131,8 +170,8 @@ def test_a_submit_is_a_run_whatever_is_there_unless_it_says_otherwise(template: 
     assert words[words.index("--only-if-changed") + 1] == "{{workflow.parameters.only-if-changed}}"
 
 
-def test_the_rendered_workflow_has_none_of_the_faults(template: Template) -> None:
-    assert argo.check(template) == []
+def test_the_rendered_workflow_has_none_of_the_faults(either: Template) -> None:
+    assert argo.check(either) == []
 
 
 def change(name: str, *path: str | int, to: Any = None) -> Callable[[Template], None]:
@@ -154,14 +193,14 @@ def retask(name: str, key: str, value: Any) -> Callable[[Template], None]:
     return lambda template: task(template, name).update({key: value})
 
 
-MEMO = {"key": "train-{{inputs.parameters.item}}", "maxAge": "720h", "cache": {"configMap": {"name": "surefoot"}}}
+TRAINED = "{{= jsonpath(workflow.outputs.parameters.memos, `$['train/` + jsonpath(inputs.parameters.item, `$.family`) + `']`) }}"
 FAULTS = {
     "spec: automountServiceAccountToken is not false": change("spec", "automountServiceAccountToken"),
     "spec: executor.serviceAccountName is missing": change("spec", "executor"),
     "spec: the pods' securityContext is another": change("spec", "securityContext", "runAsNonRoot", to=False),
     "evaluate: its depends does not name plan": retask("evaluate", "depends", "family"),
     "search-collect: its depends does not take every end of search-work": retask(
-        "search-collect", "depends", "(search-work.Succeeded || search-work.Failed)"
+        "search-collect", "depends", "search-create && (search-work.Succeeded || search-work.Failed)"
     ),
     "train: reads the aggregate of search-work": retask("train", "when", "{{tasks.search-work.outputs.parameters.finished}} > 0"),
     "search-collect: is a fan-out and follows another one, search-work": retask("search-collect", "withParam", "[1, 2]"),
@@ -203,9 +242,6 @@ FAULTS = {
         "train", "retryStrategy", "expression", to='lastRetry.status = "Error" || asInt(lastRetry.exitCode) == 75'
     ),
     "train: asks for more memory than its limit": change("train", "container", "resources", "requests", "memory", to="2Gi"),
-    "train: is memoized without a cache": change("train", "memoize", to={"key": "train-{{inputs.parameters.item}}", "maxAge": "720h"}),
-    "train: its memo's key has other letters than a-z, A-Z, 0-9 and -": change("train", "memoize", to={**MEMO, "key": "train_{{x}}"}),
-    "train: its memo's age is no duration such as 720h": change("train", "memoize", to={**MEMO, "maxAge": "30d"}),
     "evaluate: its when does not parse": retask("evaluate", "when", "{{tasks.plan.outputs.parameters.todo}} == 'run"),
     "evaluate: its when does not parse ": retask("evaluate", "when", "'{{tasks.plan.outputs.parameters.todo}}' 'run'"),
     "main: does not parse: (tasks.plan.outputs.parameters.todo == 'run'": retask(
@@ -231,15 +267,37 @@ FAULTS = {
 }
 
 
+def remember(name: str, like: str) -> Callable[[Template], None]:
+    return lambda template: step(template, name).update(memoize=step(template, like)["memoize"])
+
+
+FORGETFUL = {
+    "search-collect: its depends does not name search-create": retask(
+        "search-collect", "depends", "(search-work.Succeeded || search-work.Failed || search-work.Errored || search-work.Skipped)"
+    ),
+    "train: its memory is not named by its result": change("train", "memoize", "key", to="train"),
+    "evaluate: its memory is not named by its result": change(
+        "evaluate", "memoize", "key", to="{{= jsonpath(workflow.outputs.parameters.memos, `$['train']`) }}"
+    ),
+    "train: is memoized without a cache": change("train", "memoize", "cache"),
+    "train: its memo's key has other letters than a-z, A-Z, 0-9 and -": change("train", "memoize", "key", to=f"{TRAINED}_old"),
+    "train: its memo's age is no duration such as 720h": change("train", "memoize", "maxAge", to="30d"),
+    "search-work: is memoized, and has no result": remember("search-work", "train"),
+    "plan: is memoized, and the entry of its DAG": remember("plan", "prepare"),
+}
+
+
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_is_found_and_no_other(fault: str, template: Template) -> None:
-    FAULTS[fault](template)
-    assert argo.check(template) == [fault.strip()]
+def test_each_fault_is_found_and_no_other(fault: str, either: Template) -> None:
+    FAULTS[fault](either)
+    assert argo.check(either) == [fault.strip()]
 
 
-def test_what_is_right_is_not_refused(template: Template) -> None:
+def test_what_is_right_is_not_refused(memoized: Template) -> None:
     """Else the checks above could refuse anything."""
-    change("train", "memoize", to=MEMO)(template)
+    template = memoized
+    change("train", "memoize", "maxAge", to="720h")(template)
+    change("train", "memoize", "key", to=f"{TRAINED}-1")(template)
     change("train", "container", "resources", "requests", "memory", to="1Gi")(template)
     change("train", "container", "resources", "requests", "cpu", to="1500m")(template)
     change("train", "container", "resources", "limits", "cpu", to="2")(template)
@@ -247,20 +305,27 @@ def test_what_is_right_is_not_refused(template: Template) -> None:
     assert argo.check(template) == []
 
 
-def test_every_check_has_a_fault_that_it_finds(template: Template) -> None:
+@pytest.mark.parametrize("fault", FORGETFUL)
+def test_each_fault_of_a_memory_is_found_and_no_other(fault: str, memoized: Template) -> None:
+    FORGETFUL[fault](memoized)
+    assert argo.check(memoized) == [fault]
+
+
+def test_every_check_has_a_fault_that_it_finds(memoized: Template) -> None:
     silent = set(argo.CHECKS)
-    for fault in FAULTS.values():
-        changed = json.loads(json.dumps(template))
+    for fault in [*FAULTS.values(), *FORGETFUL.values()]:
+        changed = json.loads(json.dumps(memoized))
         fault(changed)
         silent -= {one for one in argo.CHECKS if list(one(changed))}
     assert silent == set()
 
 
-def test_argo_lint_passes_it() -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_argo_lint_passes_it(form: str) -> None:
     program = shutil.which("argo")
     if program is None:
         pytest.skip("the argo program is not in PATH: argo lint was not run")
-    done = subprocess.run([program, "lint", "--offline", str(argo.CHART_FILE)], capture_output=True, text=True, check=False)
+    done = subprocess.run([program, "lint", "--offline", str(FORMS[form])], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no linting errors" in done.stdout + done.stderr
 
@@ -343,9 +408,9 @@ def test_what_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         argo.submit("config/1.json", "s3://other/store")
 
 
-def test_the_command_prints_it(rendered: str) -> None:
+def test_the_command_prints_it(rendered: dict[str, str]) -> None:
     done = subprocess.run([sys.executable, "-m", "workflows.argo"], capture_output=True, text=True, check=True)
-    assert done.stdout == rendered
+    assert done.stdout == rendered["skipping"]
 
 
 # --- a Workflow of one's own around it --------------------------------------------------------------
