@@ -714,7 +714,7 @@ def test_a_large_table_in_a_bucket_gives_what_it_gives_here(place: Place, tmp_pa
     given: Document = {"source": "file", "label": "TX_FRAUD", "time": "TX_DATETIME", "id": "TRANSACTION_ID", "amount": "TX_AMOUNT"}
     given |= {"drop": ["TX_FRAUD_SCENARIO"], "keys": {"customer": ["CUSTOMER_ID"], "terminal": ["TERMINAL_ID"]}, "label_delay_days": 7}
     more: Document = {"search": {"n_trials": 2, "rounds": 100}, "train": {"rounds": 100}, "validate": {"auc_floor": 0.5}}
-    there = config(tmp_path, prepare={"generated_rows": None, **given, "path": "s3://tables/cards/all.parquet"}, **more)
+    there = config(tmp_path, prepare={**given, "path": "s3://tables/cards/all.parquet"}, **more)
     name = place.submit(there, "s3://surefoot/cards")
     here = tmp_path / "here.yaml"
     here.write_text(there.read_text().replace("s3://tables/cards/all.parquet", str(CARDS)))
