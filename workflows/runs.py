@@ -139,8 +139,8 @@ def _row(node: m.NodeStatus, pods: list[m.NodeStatus]) -> Row:
     state = WORDS.get(node.phase or "Pending", given.get("state") or "made")
     if node.phase == "Running" and last.phase == "Pending":
         state = "waits"
-    # Holding its mutex, a step that worked finds in the end what it gave Argo to remember: no hit, it has attempts.
-    if node.memoization_status is not None and node.memoization_status.hit and not node.children:
+    # One with attempts worked, and found in the end what it had given Argo to remember itself.
+    if node.memoization_status is not None and node.memoization_status.hit and pods in ([], [node]):
         return Row(label(node.name), "skipped", 0, 0.0, argo.IS_THERE, None)
     message = (node.message if node.phase in ("Skipped", "Omitted") else last.message or node.message) or ""
     failed = next((pod for pod in reversed(pods) if pod.outputs and pod.outputs.exit_code not in (None, "0")), None)

@@ -488,6 +488,18 @@ def test_the_last_words_are_where_kubernetes_looks(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "words").read_text() == str(step._known(error))
 
 
+def test_a_bugs_last_words_name_it_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(log, "LAST_WORDS", tmp_path / "words")
+    (tmp_path / "words").touch()
+
+    def work() -> None:
+        raise ValueError("no\n number")
+
+    assert step.guarded(work) == step.BUG
+    assert (tmp_path / "words").read_text() == "ValueError: no number (a bug: its traceback is in the log)"
+    assert "Traceback" in capsys.readouterr().err
+
+
 # --- SIGTERM: nothing is lost ---
 
 SLOW = ("--set", "toy.act=a:slow", "--set", "toy.rounds=40")

@@ -25,6 +25,7 @@ Command = Callable[..., Ended]
 NAME = "surefoot-abcde"
 ENDS = ("evaluate", "validate", "deploy")
 FIT = "family(0:family:xgboost)"
+HIT = {"hit": True, "key": "k", "cacheName": "c"}
 LOCK = "Waiting for fraud/Mutex/train-1 lock. Lock status: 0/1"
 
 
@@ -60,7 +61,7 @@ def status(phase: str, *nodes: Document, **more: str) -> Document:
     return {"phase": phase, "nodes": {one["id"]: one for one in nodes}, "startedAt": "2026-01-01T00:00:00Z", **more}
 
 
-def retried(name: str, phase: str, *attempts: Document, begin: int = 0, end: int = 0, **outputs: str) -> list[Document]:
+def retried(name: str, phase: str, *attempts: Document, begin: int = 0, end: int = 0, **outputs: Any) -> list[Document]:
     return [node(name, phase, "Retry", begin, end, **outputs), *attempts]
 
 
@@ -97,13 +98,13 @@ AT_WORK = status(
     *retried(f"{FIT}.search-work(0:0)", "Running", node(f"{FIT}.search-work(0:0)(0)", "Pending", message="Insufficient nvidia.com/gpu")),
     *retried("search-create", "Running", node("search-create(0)", "Running", begin=10, progress="30/200"), begin=10),
     node(f"{FIT}.train", "Pending", "Retry", 40, message=LOCK, synchronizationStatus={"waiting": "fraud/Mutex/train-1"}),
-    node("evaluate", "Succeeded", "Retry", 41, 41, memoizationStatus={"hit": True, "key": "k", "cacheName": "c"}),
+    node("evaluate", "Succeeded", "Retry", 41, 41, memoizationStatus=HIT),
     node("family", "Skipped", "Skipped", 42, 42, message="Skipped, empty params"),
     node("deploy", "Skipped", "Skipped", 42, 42, message="when ''the verdict is not accepted' == 'run'' evaluated false"),
 )
 DONE = status(
     "Succeeded",
-    *retried("validate", "Succeeded", node("validate(0)", "Succeeded"), state="made", verdict="rejected"),
+    *retried("validate", "Succeeded", node("validate(0)", "Succeeded"), state="made", verdict="rejected", memoizationStatus=HIT),
     *retried("onExit.evaluate-report", "Succeeded", begin=81, end=85, headline="Rejected: auc_floor not passed", auc="0.7"),
     finishedAt="2026-01-01T00:01:25Z",
 )
