@@ -94,6 +94,18 @@ def requests() -> Counter[tuple[str, str]]:
     return found
 
 
+def controllers() -> Counter[tuple[str, str]]:
+    """Count what Argo's controller asked the API server since it began, by kind and verb."""
+    pod = _call("kubectl", "--namespace", "argo", "get", "pod", "--selector", "app=workflow-controller", "--output", "name").split("/")[-1]
+    found: Counter[tuple[str, str]] = Counter()
+    for line in _call("kubectl", "get", "--raw", f"/api/v1/namespaces/argo/pods/https:{pod.strip()}:9090/proxy/metrics").splitlines():
+        if line.startswith("argo_workflows_k8s_request_total{"):
+            label = dict(re.findall(r'(\w+)="([^"]*)"', line))
+            if label["verb"] not in ("Watch", "List"):
+                found[label["kind"], label["verb"]] += int(float(line.rpartition(" ")[2]))
+    return found
+
+
 def cluster(sizes: list[int]) -> None:
     """Run the sleeping workflow with so many workers, one size after the other, and count."""
     namespace = f"scale-{secrets.token_hex(3)}"
@@ -128,6 +140,11 @@ def cluster(sizes: list[int]) -> None:
             )
             for (resource, verb), count in asked.most_common(16):
                 _say(f"    {verb} {resource}", f"{count}, a pod {count / made_pods:.2f}")
+            asked = controllers()
+            made_pods = asked["pods", "Create"]
+            _say("  the controller since it began, a pod", f"{asked.total()}, {asked.total() / made_pods:.1f}")
+            for (kind, verb), count in asked.most_common(10):
+                _say(f"    {verb} {kind}", f"{count}, a pod {count / made_pods:.2f}")
             weigh(found)
     finally:
         _call("kubectl", "delete", "namespace", namespace, "--wait=false")

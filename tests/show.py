@@ -7,6 +7,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import shutil
 import statistics
 import subprocess
@@ -101,15 +102,21 @@ def images() -> None:
     if shutil.which("docker") is None:
         _say("images", "not shown: no docker")
         return
-    base = _size("python:3.12-slim-bookworm")
-    for stage in STAGES:
+    requirements = runpy.run_path("images/assemble.py")["requirements"]
+    base, tag = _size("python:3.12-slim-bookworm"), os.environ.get("TAG", "dev")
+    gpu = [(stage, "gpu", f"{tag}-gpu") for stage in ("search", "train")]  # images/build --gpu dev-gpu search train
+    for stage, flavour, version in [*((stage, "cpu", tag) for stage in STAGES), *gpu]:
+        if not _call(["docker", "image", "ls", "--quiet", f"surefoot/{stage}:{version}"])[1]:
+            _say(f"image {stage} for {flavour.upper()}s", f"not shown: there is no surefoot/{stage}:{version}")
+            continue
         with tempfile.TemporaryDirectory() as folder:
             wanted = Path(folder) / "requirements.txt"
-            wanted.write_text(recipe.requirements(stage), encoding="utf-8")
+            wanted.write_text(requirements(stage, flavour), encoding="utf-8")
             _call([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "-r", str(wanted), "-d", folder])
             wheels = sum(path.stat().st_size for path in Path(folder).glob("*.whl"))
-        size = _size(f"surefoot/{stage}:{os.environ.get('TAG', 'dev')}")
-        _say(f"image {stage}", f"{size / 1e6:.0f} MB, of which the base image {base / 1e6:.0f} MB; its wheels {wheels / 1e6:.0f} MB")
+        size = _size(f"surefoot/{stage}:{version}")
+        said = f"{size / 1e6:.0f} MB, of which the base image {base / 1e6:.0f} MB; its wheels {wheels / 1e6:.0f} MB"
+        _say(f"image {stage} for {flavour.upper()}s", said)
 
 
 def _size(image: str) -> int:
