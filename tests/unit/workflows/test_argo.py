@@ -185,7 +185,7 @@ FAULTS = {
     "spec: the pods' securityContext is another": change("spec", "securityContext", "runAsNonRoot", to=False),
     "evaluate: its depends does not name plan": retask("evaluate", "depends", "family"),
     "search-collect: its depends does not take every end of search-work": retask(
-        "search-collect", "depends", "(search-work.Succeeded || search-work.Failed)"
+        "search-collect", "depends", "search-create && (search-work.Succeeded || search-work.Failed)"
     ),
     "train: reads the aggregate of search-work": retask("train", "when", "{{tasks.search-work.outputs.parameters.finished}} > 0"),
     "search-collect: is a fan-out and follows another one, search-work": retask("search-collect", "withParam", "[1, 2]"),
