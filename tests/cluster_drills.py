@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -375,17 +374,24 @@ FAULTS = {
 }
 
 
-def drills(name: str, count: int, seed: int) -> list[Document]:
-    """Let one fault happen in one run after the other."""
-    namespace, fault = os.environ["ARGO_NAMESPACE"], FAULTS[name]
-    rng = random.Random(f"{seed}/cluster-{name}")
+def drills(names: tuple[str, ...], count: int, seed: int) -> list[Document]:
+    """Let these faults happen, in an order that chance gives, amid one run after the other."""
+    namespace = os.environ["ARGO_NAMESPACE"]
+    rng = random.Random(f"{seed}/cluster/{','.join(names)}")
     made = []
     for _ in range(count):
-        made.append(one := drill(Place(namespace, "", reached(namespace)), rng, (name,)))
-        sys.stderr.write(f"{name}: at work after {one.recovery[name]:.1f} s, the run took {one.seconds:.0f} s {one.said}\n")
-    back = ", ".join(f"{one.recovery[name]:.0f}" for one in made)
-    said = Counter(message.removeprefix("main: ").partition(":")[0] for one in made for message in one.said)
-    verdict = f"{TRIALS * count} slots, each finished once, each run Succeeded; at work again after {back} s"
-    verdict += "".join(f"; {message} ({times})" for message, times in said.most_common())
-    row = {"fault": f"in the cluster, {fault.what} amid a fan-out", "how": fault.how, "runs": count, "lost": 0, "verdict": verdict}
-    return [row]
+        groups = [(name,) for name in rng.sample(names, len(names))]
+        made.append(one := drill(Place(namespace, "", reached(namespace)), rng, *groups))
+        waits = ", ".join(f"{name} {wait:.1f} s" for name, wait in one.recovery.items())
+        sys.stderr.write(f"{one.name}: at work after {waits}; the run took {one.seconds:.0f} s; {one.said}\n")
+    slots = f"{TRIALS * len(names) * count} slots, each finished once, each run Succeeded"
+    return [
+        {
+            "fault": f"in a cluster, {FAULTS[name].what} amid a fan-out",
+            "how": FAULTS[name].how,
+            "runs": count,
+            "lost": 0,
+            "verdict": f"{slots}; at work again after {', '.join(f'{wait:.0f}' for wait in sorted(one.recovery[name] for one in made))} s",
+        }
+        for name in names
+    ]

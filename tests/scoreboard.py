@@ -13,8 +13,8 @@
     disk                                              the store's disk is full, and is not
     damage, fuzz                                      whatever is stored is damaged; whatever is read is made up
     plain-script, optuna-alone                        the same kills without Surefoot
-    cluster-FAULT                                     in a cluster (KUBECONFIG, ARGO_NAMESPACE), amid fan-outs: deleted, killed, memory,
-                                                      postgres, minio, controller, api-server, node
+    cluster, cluster-FAULT                            in a cluster (KUBECONFIG, ARGO_NAMESPACE), amid fan-outs, all of them or one:
+                                                      deleted, killed, memory, postgres, minio, controller, api-server, node
 
 Each part appends its counts to docs/scoreboard.jsonl; a seed that was run is not counted again.
 """
@@ -399,7 +399,8 @@ PARTS: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     "disk": full_disk,
     "damage": damage,
     "fuzz": fuzz,
-    **{f"cluster-{name}": functools.partial(cluster_drills.drills, name) for name in cluster_drills.FAULTS},
+    "cluster": functools.partial(cluster_drills.drills, (*cluster_drills.FAULTS,)),
+    **{f"cluster-{name}": functools.partial(cluster_drills.drills, (name,)) for name in cluster_drills.FAULTS},
 }
 
 if __name__ == "__main__":
