@@ -13,8 +13,8 @@
     disk                                              the store's disk is full, and is not
     damage, fuzz                                      whatever is stored is damaged; whatever is read is made up
     plain-script, optuna-alone                        the same kills without Surefoot
-    cluster, cluster-FAULT                            in a cluster (KUBECONFIG, ARGO_NAMESPACE), amid fan-outs, all of them or one:
-                                                      deleted, killed, memory, postgres, minio, controller, api-server, node
+    cluster-workers, cluster-servers, cluster-control in a cluster (KUBECONFIG, ARGO_NAMESPACE), amid fan-outs: workers are killed, the
+                                                      servers go and come back, and so do Argo's controller, the API server and the node
 
 Each part appends its counts to docs/scoreboard.jsonl; a seed that was run is not counted again.
 """
@@ -399,8 +399,7 @@ PARTS: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     "disk": full_disk,
     "damage": damage,
     "fuzz": fuzz,
-    "cluster": functools.partial(cluster_drills.drills, (*cluster_drills.FAULTS,)),
-    **{f"cluster-{name}": functools.partial(cluster_drills.drills, (name,)) for name in cluster_drills.FAULTS},
+    **{f"cluster-{name}": functools.partial(cluster_drills.drills, faults) for name, faults in cluster_drills.PARTS.items()},
 }
 
 if __name__ == "__main__":
