@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -146,20 +145,20 @@ class Drill:
     place: Place
     study: Study
     name: str = ""  # of its Workflow
+    inside: dict[str, str] = field(default_factory=dict)  # by worker's pod: the namespace of its processes
     recovery: dict[str, float] = field(default_factory=dict)  # by fault: seconds until the search, or what was hit of it, was at work again
     said: list[str] = field(default_factory=list)  # by Argo, of the attempts that failed
     seconds: float = 0.0
 
     def workers(self) -> dict[str, str]:
-        """Give the pods that are at a slot, and the namespace of each one's processes, by which Postgres knows it."""
-        owners, found = self.study.owners(), dict[str, str]()
-        for pod, one in self.place.pods(self.name).items():
-            if "-search-work-" in pod and one["status"]["phase"] == "Running":
-                with contextlib.suppress(AssertionError):  # it has just ended
-                    inside = self.place.kubectl("exec", pod, "--container", "main", "--", "readlink", "/proc/self/ns/pid").strip()
-                    if any(f"/{inside}/" in owner for owner in owners):
-                        found[pod] = inside
-        return found
+        """Give the pods that are at a slot, once all are, and the namespace of each one's processes, by which Postgres knows it."""
+        at_work = {f"pid:{one.partition('/pid:')[2].partition('/')[0]}" for one in self.study.owners()}
+        if len(at_work) < WORKERS:
+            return {}
+        pods = [pod for pod, one in self.place.pods(self.name).items() if "-search-work-" in pod and one["status"]["phase"] == "Running"]
+        for pod in (one for one in pods if one not in self.inside):
+            self.inside[pod] = self.place.kubectl("exec", pod, "--container", "main", "--", "readlink", "/proc/self/ns/pid").strip()
+        return {pod: self.inside[pod] for pod in pods if self.inside[pod] in at_work}
 
     def is_at_a_slot(self, inside: str) -> bool:
         """Tell whether a worker is at a slot, or was, and nobody took it over."""
@@ -203,7 +202,8 @@ def drill(place: Place, rng: random.Random, *groups: tuple[str, ...]) -> Drill:
         with ThreadPoolExecutor(len(group)) as pool:
             waits = {fault: pool.submit(FAULTS[fault].do, made, *one) for fault, one in zip(group, hit, strict=True)}
         made.recovery |= {fault: wait.result() for fault, wait in waits.items()}
-    workflow = place.ended(made.name)
+        sys.stderr.write(f"{made.name}: {', '.join(f'{fault}, at work after {made.recovery[fault]:.1f} s' for fault in group)}\n")
+    workflow = place.ended(made.name, 1200)
     assert workflow["status"]["phase"] == "Succeeded", place.argo("get", made.name)
     made.study.check(budget, finished)
     made.said = [node["message"] for node in step(workflow, "search-work") if node["phase"] != "Succeeded"]
@@ -375,17 +375,26 @@ FAULTS = {
 }
 
 
-def drills(name: str, count: int, seed: int) -> list[Document]:
-    """Let one fault happen in one run after the other."""
-    namespace, fault = os.environ["ARGO_NAMESPACE"], FAULTS[name]
-    rng = random.Random(f"{seed}/cluster-{name}")
+PARTS = {"workers": ("deleted", "killed", "memory"), "servers": ("postgres", "minio"), "control": ("controller", "api-server", "node")}
+
+
+def drills(names: tuple[str, ...], count: int, seed: int) -> list[Document]:
+    """Let these faults happen, in an order that chance gives, amid one run after the other."""
+    namespace = os.environ["ARGO_NAMESPACE"]
+    rng = random.Random(f"{seed}/cluster/{','.join(names)}")
     made = []
     for _ in range(count):
-        made.append(one := drill(Place(namespace, "", reached(namespace)), rng, (name,)))
-        sys.stderr.write(f"{name}: at work after {one.recovery[name]:.1f} s, the run took {one.seconds:.0f} s {one.said}\n")
-    back = ", ".join(f"{one.recovery[name]:.0f}" for one in made)
-    said = Counter(message.removeprefix("main: ").partition(":")[0] for one in made for message in one.said)
-    verdict = f"{TRIALS * count} slots, each finished once, each run Succeeded; at work again after {back} s"
-    verdict += "".join(f"; {message} ({times})" for message, times in said.most_common())
-    row = {"fault": f"in the cluster, {fault.what} amid a fan-out", "how": fault.how, "runs": count, "lost": 0, "verdict": verdict}
-    return [row]
+        groups = [(name,) for name in rng.sample(names, len(names))]
+        made.append(one := drill(Place(namespace, "", reached(namespace)), rng, *groups))
+        sys.stderr.write(f"{one.name}: Succeeded after {one.seconds:.0f} s {one.said}\n")
+    slots = f"{TRIALS * len(names) * count} slots, each finished once, each run Succeeded"
+    return [
+        {
+            "fault": f"in a cluster, {FAULTS[name].what} amid a fan-out",
+            "how": FAULTS[name].how,
+            "runs": count,
+            "lost": 0,
+            "verdict": f"{slots}; at work again after {', '.join(f'{wait:.0f}' for wait in sorted(one.recovery[name] for one in made))} s",
+        }
+        for name in names
+    ]

@@ -14,8 +14,8 @@
     disk                                              the store's disk is full, and is not
     damage, fuzz                                      whatever is stored is damaged; whatever is read is made up
     plain-script, optuna-alone                        the same kills without Surefoot
-    cluster-FAULT                                     in a cluster (KUBECONFIG, ARGO_NAMESPACE), amid fan-outs: deleted, killed, memory,
-                                                      postgres, minio, controller, api-server, node
+    cluster-workers, cluster-servers, cluster-control in a cluster (KUBECONFIG, ARGO_NAMESPACE), amid fan-outs: workers are killed, the
+                                                      servers go and come back, and so do Argo's controller, the API server and the node
 
 Each part appends its counts to docs/scoreboard.jsonl; a seed that was run is not counted again. Its verdict is written with the counts
 of all its seeds: whole numbers are added, of others the highest counts.
@@ -410,7 +410,7 @@ PARTS: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     "disk": full_disk,
     "damage": damage,
     "fuzz": fuzz,
-    **{f"cluster-{name}": functools.partial(cluster_drills.drills, name) for name in cluster_drills.FAULTS},
+    **{f"cluster-{name}": functools.partial(cluster_drills.drills, faults) for name, faults in cluster_drills.PARTS.items()},
 }
 
 if __name__ == "__main__":
