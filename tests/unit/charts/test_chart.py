@@ -305,7 +305,7 @@ ARGO = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ar
 
 
 def picks(selector: Document, labels: dict[str, str]) -> bool:
-    return set(selector["matchLabels"].items()) <= set(labels.items())
+    return bool(selector["matchLabels"].items() <= labels.items())
 
 
 def may(policies: list[Document], way: str, labels: dict[str, str], other: Any, port: int) -> bool:
