@@ -567,7 +567,7 @@ def test_what_is_kept_outlives_the_release(place: Place, first: tuple[Path, str,
     assert (place.digests(store), place.finished()) == (before, finished)
     call("helm", "rollback", "surefoot", *where)
     assert (place.digests(store), place.finished()) == (before, finished)
-    call("helm", "uninstall", "surefoot", *where)
+    call("helm", "uninstall", "surefoot", *where, "--cascade", "foreground")
     call("helm", "install", "surefoot", CHART, *where, "--set-string", f"tag={place.tag}", "--set", "networkPolicy.enabled=true")
     place.reach()
     assert (place.digests(store), place.finished()) == (before, finished)
