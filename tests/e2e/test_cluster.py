@@ -154,7 +154,8 @@ class Place:
     def finished(self) -> str:
         """Count the finished trials of each study."""
         asked = "SELECT study_id, count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED') GROUP BY 1 ORDER BY 1"
-        return self.kubectl("exec", "deployment/surefoot-postgres", "--", "psql", "--username=surefoot", "-Atc", asked)
+        program = 'PGPASSWORD="$POSTGRES_PASSWORD" psql --host=127.0.0.1 --username=surefoot --no-align --tuples-only --command="$0"'
+        return self.kubectl("exec", "deployment/surefoot-postgres", "--", "sh", "-c", program, asked)
 
     def digests(self, store: str) -> list[str]:
         """List the finished steps of a store."""
@@ -778,7 +779,7 @@ def test_what_is_kept_outlives_the_release(place: Place, first: tuple[Path, str,
     assert (place.digests(store), place.finished()) == (before, finished)
     call("helm", "rollback", "surefoot", *where)
     assert (place.digests(store), place.finished()) == (before, finished)
-    call("helm", "uninstall", "surefoot", *where)
+    call("helm", "uninstall", "surefoot", *where, "--cascade", "foreground")
     call("helm", "install", "surefoot", CHART, *where, "--set-string", f"tag={place.tag}", "--set", "networkPolicy.enabled=true")
     place.reach()
     assert (place.digests(store), place.finished()) == (before, finished)
