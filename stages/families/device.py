@@ -24,6 +24,11 @@ def gpus() -> int:
     return min(_counted(), len(visible()))
 
 
+def meant() -> bool:
+    """Tell whether a GPU should be here: one is, or this is an image for GPUs."""
+    return gpus() > 0 or os.environ.get("SUREFOOT_FLAVOUR") == "gpu"
+
+
 def visible() -> list[str]:
     """Name the GPUs that this process may use, as CUDA_VISIBLE_DEVICES does: the driver counts the others too."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")

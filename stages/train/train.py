@@ -45,7 +45,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         run.measured["gpu_memory_mb"] = round(max(on_gpu) / 1e6, 1)
     run.degraded += families.fallback(rung)
     can_use_gpu = best["family"] in families.ON_GPU and not (best["family"] == "catboost" and best["options"].get("monotone"))
-    if config.gpu_enabled and judged.device == "cpu" and can_use_gpu and device.gpus() and "CPU for GPU" not in run.degraded:
+    if config.gpu_enabled and judged.device == "cpu" and can_use_gpu and device.meant() and "CPU for GPU" not in run.degraded:
         run.degraded.append("CPU for GPU")
     log.info(
         "train.fitted", family=best["family"], rounds=judged.rounds, **{f"valid_{name}": round(value, 6) for name, value in scores.items()}

@@ -103,9 +103,13 @@ def test_checkpoints_go_when_the_result_is_safe(pipeline: Pipeline) -> None:
     assert pipeline.store.list("scratch/train/") == []
 
 
-def test_a_fit_on_the_cpu_beside_a_gpu_is_a_fallback(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("there", [True, False], ids=["beside a GPU", "in an image for GPUs"])
+def test_a_fit_on_the_cpu_where_a_gpu_is_meant_is_a_fallback(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
     """The locked wheel has no CUDA: on a machine with a GPU its result says so, and counts only where the config accepts that."""
-    monkeypatch.setattr(device, "gpus", lambda: 1)
+    if there:
+        monkeypatch.setattr(device, "gpus", lambda: 1)
+    else:
+        monkeypatch.setenv("SUREFOOT_FLAVOUR", "gpu")
     pipeline.do("train", "train.seed=1")
     manifest = pipeline.addresses("train.seed=1").find("train", XGBOOST)
     assert manifest
