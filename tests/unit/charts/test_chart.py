@@ -269,7 +269,7 @@ def test_a_token_for_a_role_is_given_where_it_is_asked_for(tmp_path: Path) -> No
     assert wait["name"] == "wait"
     for container in (wait, *containers(workflow)):
         given = environment(container)
-        assert given["AWS_WEB_IDENTITY_TOKEN_FILE"] == "/role/token"
+        assert (given["AWS_WEB_IDENTITY_TOKEN_FILE"], given["AWS_REGION"]) == ("/role/token", "eu-west-1")
         assert (given["AWS_ROLE_ARN"], given["AWS_ENDPOINT_URL_STS"]) == (arn, "https://sts.example")
         assert {"name": "role", "mountPath": "/role", "readOnly": True} in container["volumeMounts"]
     assert is_sound(workflow, tmp_path)
