@@ -165,7 +165,7 @@ def test_argo_4_knows_every_field_of_the_clock(schema: Any) -> None:
 
 def test_every_image_has_wheels_for_arm64(tmp_path: Path) -> None:
     """In both flavours: what images/build --platform linux/arm64 would install, resolved as pip does in the image."""
-    for stage, flavour in (("search", "cpu"), ("search", "gpu")):  # it holds all that the others hold
+    for stage, flavour in (("search", "cpu"), ("search", "gpu")):  # search has all that the others have
         (tmp_path / flavour).write_text(assemble["requirements"](stage, flavour), encoding="utf-8")
         machine = ("--python-version", "3.12", "--python-platform", "aarch64-manylinux_2_28", "--only-binary", ":all:")
         words = ("--dry-run", "--target", tmp_path / "none", *machine, "--require-hashes", "--no-deps", "-r", tmp_path / flavour)
@@ -175,7 +175,9 @@ def test_every_image_has_wheels_for_arm64(tmp_path: Path) -> None:
 
 
 def test_each_image_has_a_bill_of_its_libraries(tmp_path: Path) -> None:
-    fetched("images/sbom", tmp_path, folder=programs.ROOT)
+    (tool,) = re.findall(r"cyclonedx-bom==\S+", Path("images/sbom").read_text(encoding="utf-8"))
+    fetched(UV, "run", "--no-project", "--isolated", "--with", tool, "cyclonedx-py", "--version", folder=tmp_path)
+    subprocess.run(["images/sbom", tmp_path], capture_output=True, check=True)
     for stage, flavour in (("plan", "cpu"), ("train", "cpu"), ("train", "gpu")):
         name = f"{stage}-gpu" if flavour == "gpu" else stage
         bill = json.loads((tmp_path / f"{name}.cdx.json").read_bytes())
@@ -190,7 +192,7 @@ def test_each_image_has_a_bill_of_its_libraries(tmp_path: Path) -> None:
 
 def test_hera_6_renders_the_same(tmp_path: Path) -> None:
     fetched(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", tmp_path, HERA, folder=tmp_path)
-    which = "import hera.workflows, importlib.metadata as m, pathlib; assert m.version('hera') == '6.0.0', m.version('hera');"
+    which = "import hera.workflows, importlib.metadata as m; assert m.version('hera') == '6.0.0', m.version('hera');"
     program = f"{which} from workflows import argo; print(argo.text(), end='')"
     done = programs.python("-c", program, more={"PYTHONPATH": f"{tmp_path}{os.pathsep}{programs.ROOT}"})
     assert done.code == 0, done.err
