@@ -364,14 +364,14 @@ class Fault:
 
 
 FAULTS = {
-    "deleted": Fault("a worker's pod is deleted", "kubectl delete --force", worker_deleted, "pod deleted|exit code 143|exit code 137"),
-    "killed": Fault("a worker is killed", "SIGKILL", worker_killed, "exit code 137"),
+    "deleted": Fault("a worker's pod is deleted", "kubectl delete --force", worker_deleted, "pod deleted|exit code 143"),
+    "killed": Fault("a worker is killed", "SIGKILL", worker_killed, r"Error \(exit code 137\)"),
     "memory": Fault("a worker is killed for its memory", "its limit is lowered to what it uses", worker_out_of_memory, "OOMKilled"),
     "postgres": Fault("Postgres is away", f"scaled to none for {AWAY} s", postgres_away),
     "minio": Fault("MinIO is away", f"scaled to none for {AWAY} s", minio_away),
     "controller": Fault("Argo's controller is killed", "kubectl delete --force", controller_killed),
     "api-server": Fault("the API server is restarted", "SIGKILL", api_server_killed),
-    "node": Fault("the node is drained, servers too", f"cordon, evictions, and back after {DRAINED} s", node_drained),
+    "node": Fault("the node is drained, servers too,", f"cordon, evictions, and back after {DRAINED} s", node_drained),
 }
 
 
