@@ -364,14 +364,14 @@ class Fault:
 
 
 FAULTS = {
-    "deleted": Fault("a worker's pod is deleted", "kubectl delete --force", worker_deleted, "pod deleted|exit code 143|exit code 137"),
-    "killed": Fault("a worker is killed", "SIGKILL", worker_killed, "exit code 137"),
+    "deleted": Fault("a worker's pod is deleted", "kubectl delete --force", worker_deleted, "pod deleted|exit code 143"),
+    "killed": Fault("a worker is killed", "SIGKILL", worker_killed, r"Error \(exit code 137\)"),
     "memory": Fault("a worker is killed for its memory", "its limit is lowered to what it uses", worker_out_of_memory, "OOMKilled"),
     "postgres": Fault("Postgres is away", f"scaled to none for {AWAY} s", postgres_away),
     "minio": Fault("MinIO is away", f"scaled to none for {AWAY} s", minio_away),
     "controller": Fault("Argo's controller is killed", "kubectl delete --force", controller_killed),
     "api-server": Fault("the API server is restarted", "SIGKILL", api_server_killed),
-    "node": Fault("the node is drained, servers too", f"cordon, evictions, and back after {DRAINED} s", node_drained),
+    "node": Fault("the node is drained, servers too,", f"cordon, evictions, and back after {DRAINED} s", node_drained),
 }
 
 
@@ -387,14 +387,11 @@ def drills(names: tuple[str, ...], count: int, seed: int) -> list[Document]:
         groups = [(name,) for name in rng.sample(names, len(names))]
         made.append(one := drill(Place(namespace, "", reached(namespace)), rng, *groups))
         sys.stderr.write(f"{one.name}: Succeeded after {one.seconds:.0f} s {one.said}\n")
-    slots = f"{TRIALS * len(names) * count} slots, each finished once, each run Succeeded"
-    return [
-        {
-            "fault": f"in a cluster, {FAULTS[name].what} amid a fan-out",
-            "how": FAULTS[name].how,
-            "runs": count,
-            "lost": 0,
-            "verdict": f"{slots}; at work again after {', '.join(f'{wait:.0f}' for wait in sorted(one.recovery[name] for one in made))} s",
-        }
-        for name in names
-    ]
+    verdict = "{slots:,} slots, each finished once, each run Succeeded; at work again after {seconds:.0f} s at most"
+    found = []
+    for name in names:
+        row = {"fault": f"in a cluster, {FAULTS[name].what} amid a fan-out", "how": FAULTS[name].how, "runs": count, "lost": 0}
+        back = sorted(round(one.recovery[name], 1) for one in made)
+        counts = {"slots": TRIALS * len(names) * count, "seconds": back[-1]}
+        found.append({**row, "verdict": verdict, "counts": counts, "recovery": back})
+    return found
