@@ -191,6 +191,8 @@ def drill(place: Place, rng: random.Random, *groups: tuple[str, ...]) -> Drill:
     for group in groups:
 
         def are_amid(least: int = len(finished)) -> bool:
+            if len(made.study.finished()) == budget:
+                raise RuntimeError(f"{made.name}: its search was over before the last of its faults: TRIALS is too low for this machine")
             at_work.clear()
             at_work.update(made.workers() if len(made.study.finished()) > least else {})
             return len(at_work) == WORKERS
