@@ -53,7 +53,7 @@ HOSTILE: dict[str, Hostile] = {
     "--set of an unknown key": ("", ("--set", "train.sed=1"), {}, 78, "--set train.sed=1: unknown key train.sed; did you mean train.seed?"),
     "environment of an unknown key": ("", (), {"SUREFOOT__TRAIN__SED": "1"}, 78, "environment SUREFOOT__TRAIN__SED: unknown key train.sed; did you mean train.seed?"),
     "path of no table": (FILE.format("../../../../../../../../../../etc/hostname"), (), {}, 65, "/etc/hostname"),
-    "path of a folder that the store is in": (FILE.format("."), (), {}, 66, ": its bytes changed since this run was planned."),
+    "path of a folder that the store is in": (FILE.format("."), (), {}, 78, "Set prepare.path to a folder of tables alone."),
     "path out of the store": (FILE.format("raw/../../etc/passwd"), (), {}, 66, "raw/../../etc/passwd: the table is not there. Set prepare.path in the config."),
     "path of 5000 letters": (FILE.format("x" * 5000), (), {}, 66, ": the table cannot be read (File name too long). Set prepare.path to a file."),
 }  # fmt: skip
