@@ -97,6 +97,7 @@ def _known(steps: tuple[str, ...]) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
         return dict(json.loads(mine.read_bytes()))
     made = recipes()
+    _tree.cache_clear()  # the sources' trees are a tenth of what a step has in memory
     with contextlib.suppress(OSError):
         kept.mkdir(exist_ok=True)
         part = mine.with_suffix(f".{os.getpid()}")
