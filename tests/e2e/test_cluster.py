@@ -539,24 +539,13 @@ def gpus(pod: Document) -> str | None:
 
 
 def test_faults_amid_a_fan_out(place: Place) -> None:
-    """Each of them once, in one run that ends well by itself; each by itself, and again and again, is the scoreboard's."""
+    """One worker's pod is deleted, one is killed, one lacks memory: the run ends well by itself. More faults are the scoreboard's."""
     from tests import cluster_drills
 
-    call(
-        "helm",
-        "upgrade",
-        "surefoot",
-        CHART,
-        "--namespace",
-        place.namespace,
-        "--reuse-values",
-        "--wait",
-        "--set",
-        "room.search-work.cpu=50m",
-    )
-    groups = (("deleted", "killed", "memory"), ("postgres", "minio"), ("controller",), ("api-server",), ("node",))
-    made = cluster_drills.drill(place, random.Random(1), *groups)
-    print(f"\na run with all faults: {made.seconds:.0f} s; at work again after", made.recovery)  # noqa: T201
+    where = ("--namespace", place.namespace, "--reuse-values", "--wait")
+    call("helm", "upgrade", "surefoot", CHART, *where, "--set", "room.search-work.cpu=50m")
+    made = cluster_drills.drill(place, random.Random(1), cluster_drills.PARTS["workers"])
+    print(f"\na run with its workers gone: {made.seconds:.0f} s; at work again after", made.recovery)  # noqa: T201
 
 
 @LONG
