@@ -122,7 +122,13 @@ class Journal:
 
         An attempt goes on from the last saved border: each process that ended amid a fit may cost the one border that it had not saved.
         """
-        fitted = Counter((name, rounds) for _, _, what, name, rounds in self.lines() if what == "reaches")
+        fitted: Counter[tuple[str, int]] = Counter()
+        owner: dict[str, int] = {}
+        for _, process, what, name, rounds in self.lines():
+            if what == "begins":
+                owner[name] = process
+            elif what == "reaches" and owner[name] == process:  # else it has not noticed yet that another one goes on with it
+                fitted[name, rounds] += 1
         return sum(fitted.values()), sum(count - 1 for count in fitted.values())
 
     def lost(self) -> int:
