@@ -121,6 +121,7 @@ class Journal:
         """Give how many borders were fitted, and how many of them again.
 
         An attempt goes on from the last saved border: each process that ended amid a fit may cost the one border that it had not saved.
+        What a worker still fits when another one goes on with its slot is not counted.
         """
         fitted: Counter[tuple[str, int]] = Counter()
         owner: dict[str, int] = {}
