@@ -3,7 +3,7 @@
 from typing import Any
 
 from stages.common import contract, log, step
-from stages.common.errors import NotNow
+from stages.common.errors import MissingInput, NotNow
 from stages.common.step import Run
 from stages.search.config import Config
 
@@ -12,8 +12,8 @@ def collect(config: Config, run: Run) -> dict[str, Any]:
     """Write down all finished slots and the best one.
 
     Raises:
-        MissingInput: the database tells something else than the trials' records.
-        NotNow: the budget is not met, so the search has to go on first.
+        MissingInput: the budget is not met and nobody works at it, or the database tells something else than the trials' records.
+        NotNow: the budget is not met yet.
 
     """
     from optuna.trial import TrialState
@@ -24,9 +24,12 @@ def collect(config: Config, run: Run) -> dict[str, Any]:
     with studies.at_hand():
         slots = studies.load(config, run)
         trials = studies.finished(slots.reconcile())
+        is_going_on = not studies.is_over(config, trials) and bool(slots.held(config.n_trials))
     studies.check_records(run, slots.study, trials)
+    if is_going_on:
+        raise NotNow(f"{len(trials)} of {config.n_trials} trials are finished, and others are at work. Collect again when they are done.")
     if not studies.is_over(config, trials):
-        raise NotNow(f"{len(trials)} of {config.n_trials} trials are finished. Run search-work, then collect, again.")
+        raise MissingInput(f"{len(trials)} of {config.n_trials} trials are finished, and nobody is at work. Run search-work, then collect.")
     told: list[dict[str, Any]] = [
         {
             "slot": slot,

@@ -100,9 +100,16 @@ def test_more_trials_go_on_with_the_same_study(folder: Path, store: Store, fits:
     assert len(fits) == 3
 
 
-def test_collect_waits_for_the_budget(folder: Path, store: Store) -> None:
+def test_collect_waits_for_those_who_are_at_work(folder: Path, store: Store) -> None:
+    """Another attempt helps while somebody is at a slot; where the workers have failed it helps nobody."""
     do(folder, store, "search-work")
-    with pytest.raises(NotNow, match="2 of 3 trials are finished"):
+    with pytest.raises(MissingInput, match="2 of 3 trials are finished, and nobody is at work"):
+        do(folder, store, "search-collect", "search.n_trials=3")
+    storage = optuna.storages.RDBStorage(f"sqlite:///{store.address}/study.db")
+    slots = Slots(optuna.load_study(study_name=None, storage=storage), storage)
+    slots.grow(3)
+    assert slots.claim(3)
+    with pytest.raises(NotNow, match="2 of 3 trials are finished, and others are at work"):
         do(folder, store, "search-collect", "search.n_trials=3")
 
 
