@@ -67,11 +67,8 @@ ENTRY = next(iter(OF_FAMILY))  # of that DAG: never a hit, since it has no resul
 # Per family: how many of this resource a pod that fits its models asks for. The chart's values go over it.
 GPUS: dict[str, str | int] = {"resource": "nvidia.com/gpu", **dict.fromkeys(NAMES, 0)}
 IS_THERE = "its result is there"
-RETRY = RetryStrategy(
-    limit=str(dag.RETRIES),
-    backoff=m.Backoff(duration=f"{dag.BACKOFF_SECONDS}s", factor=2, cap="1m"),
-    expression=f'lastRetry.status == "Error" || asInt(lastRetry.exitCode) in {list(dag.RETRIED)}',
-)
+# Argo sees no progress. What fits models and lived so long has made some, and saved it; on spot nodes that is most of its ends.
+LIVED_SECONDS, MOST_RETRIES = 120, 20
 DEFAULTS = {"todo": "{}", "locks": "{}", "memos": "{}", "families": "[]", "workers": "[]"}  # of outputs; the others' is empty
 LOCKED = m.SecurityContext(allow_privilege_escalation=False, read_only_root_filesystem=True, capabilities=m.Capabilities(drop=["ALL"]))
 # The user stands on the pod alone: init and wait must have main's, or they cannot read its files.
@@ -189,18 +186,29 @@ def _program(task: dag.Task) -> Container:
         volumes=[EmptyDirVolume(name="outputs", mount_path="/outputs"), EmptyDirVolume(name="tmp", mount_path="/tmp")],  # noqa: S108
         resources=Resources(cpu_request=str(room["cpu"]), memory_request=f"{room['memory']}Mi", memory_limit=f"{room['memory']}Mi"),
         security_context=LOCKED,
-        retry_strategy=RETRY,
+        retry_strategy=_retry(task),
         pod_spec_patch=_patch(task),
         synchronization=_mutex(task) if task.alone else None,
         active_deadline_seconds=task.deadline_seconds,
     )
 
 
+def _retry(task: dag.Task) -> RetryStrategy:
+    """Say when, and how often, a step is tried again."""
+    limit, expression = dag.RETRIES, f'lastRetry.status == "Error" || asInt(lastRetry.exitCode) in {list(dag.RETRIED)}'
+    if task.fits:
+        limit = MOST_RETRIES
+        expression = f"({expression}) && (asInt(retries) < {dag.RETRIES} || asFloat(lastRetry.duration) >= {LIVED_SECONDS})"
+    backoff = m.Backoff(duration=f"{dag.BACKOFF_SECONDS}s", factor=2, cap="1m")
+    return RetryStrategy(limit=str(limit), backoff=backoff, expression=expression)
+
+
 def _patch(task: dag.Task) -> str:
-    """Patch a pod with the room that the workflow's parameter gives, half of it more on each retry, and with its family's GPUs."""
+    """Patch a pod with the room that the workflow's parameter gives, half of it more on the first retries, and with its family's GPUs."""
     # Backticks, since quotes would be escaped twice: this is JSON in JSON.
     asked = f"jsonpath(workflow.parameters.room, `$['{task.step}']"
-    memory = {"memory": f"{{{{= asInt({asked}.memory`) * (2 + asInt(retries)) / 2) }}}}Mi"}
+    times = f"(asInt(retries) < {dag.RETRIES} ? asInt(retries) : {dag.RETRIES})" if task.fits else "asInt(retries)"
+    memory = {"memory": f"{{{{= asInt({asked}.memory`) * (2 + {times}) / 2) }}}}Mi"}
     cpu = {"cpu": f"{{{{= {asked}.cpu`) }}}}"}
     count = f"jsonpath(workflow.parameters.gpus, {_of_item('')})"
     # Null, which leaves the line out: even 0 of them would give the pod the tolerations of a node with GPUs in some clusters.
@@ -394,6 +402,8 @@ def retries(template: dict[str, Any]) -> Iterator[str]:
             yield f"{one['name']}: its retry's expression does not parse"
         if not expression or "exitCode" in re.sub(r"asInt\(lastRetry\.exitCode\)", "", expression):
             yield f"{one['name']}: its retry does not ask asInt(lastRetry.exitCode)"
+        if "duration" in re.sub(r"asFloat\(lastRetry\.duration\)", "", expression):
+            yield f"{one['name']}: its retry does not ask asFloat(lastRetry.duration), which may have decimals"
         if not retry.get("backoff", {}).get("duration"):
             yield f"{one['name']}: its back-off has no duration"
 

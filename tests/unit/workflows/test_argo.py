@@ -208,6 +208,9 @@ FAULTS = {
     "train: its retry does not ask asInt(lastRetry.exitCode)": change(
         "train", "retryStrategy", "expression", to="lastRetry.exitCode in [75, 76]"
     ),
+    "train: its retry does not ask asFloat(lastRetry.duration), which may have decimals": change(
+        "train", "retryStrategy", "expression", to="asInt(lastRetry.exitCode) == 75 && asInt(lastRetry.duration) >= 120"
+    ),
     "train: its back-off has no duration": change("train", "retryStrategy", "backoff", "duration"),
     "prepare: its container has no command": change("prepare", "container", "command"),
     "prepare: has no deadline": change("prepare", "activeDeadlineSeconds"),
