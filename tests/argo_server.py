@@ -19,6 +19,7 @@ class Server(BaseHTTPRequestHandler):
 
     template: Document
     created: list[Document]
+    faults: list[str]  # of the next requests that submit makes: "away", or "lost" for one that is done and whose answer is lost
     tokens: list[str | None]
     looks: list[Document | str]  # the Workflow's status at each look, the last one for good; "away" for a server that is
     asked: list[str]
@@ -29,10 +30,12 @@ class Server(BaseHTTPRequestHandler):
         """Give the WorkflowTemplate, the log, or the Workflow in its next state."""
         self.tokens.append(self.headers["Authorization"])
         path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
-        if "/workflow-templates/" in path:
+        if "/workflow-templates/" in path and self.fault() == "away":
+            self.answer(502, {"message": "bad gateway"})
+        elif "/workflow-templates/" in path:
             found = self.template if "/fraud/" in path else None
             self.answer(200 if found else 404, found or {"message": "workflowtemplates.argoproj.io not found"})
-        elif "/surefoot-abcde" not in path:
+        elif not any(f"/{name}" in path for name in ("surefoot-abcde", *self.names())):
             self.answer(404, {"code": 5, "message": 'workflows.argoproj.io "nobody" not found'})
         elif path.endswith("/log"):
             self.asked.append(self.path)
@@ -45,9 +48,22 @@ class Server(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Take a Workflow."""
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.created.append(body["workflow"])
-        self.answer(200, {"metadata": {"name": "surefoot-abcde"}, "spec": {}})
+        made = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["workflow"]
+        if (fault := self.fault()) == "away":
+            self.answer(502, {"message": "bad gateway"})
+        elif made["metadata"]["name"] in self.names():
+            self.answer(409, {"message": "already exists"})
+        else:
+            self.created.append(made)
+            self.answer(502 if fault == "lost" else 200, {"message": "bad gateway"} if fault == "lost" else made)
+
+    def fault(self) -> str:
+        """Take the next fault."""
+        return self.faults.pop(0) if self.faults else ""
+
+    def names(self) -> list[str]:
+        """Give the names of the Workflows that it took."""
+        return [one["metadata"]["name"] for one in self.created]
 
     def answer(self, code: int, document: Any) -> None:
         """Send a text, or a JSON document."""
@@ -78,7 +94,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Server]]:
     """Serve on this machine, with the environment that a user would have set."""
     known: Document = {
         "template": argo.render(),
-        **{name: [] for name in ("created", "tokens", "looks", "asked", "lines")},
+        **{name: [] for name in ("created", "faults", "tokens", "looks", "asked", "lines")},
         "store": "s3://bucket/prefix",
     }
     handler = type("Handler", (Server,), known)

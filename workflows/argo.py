@@ -9,6 +9,7 @@ seen to hang, hide or repeat work otherwise; ``check`` names each, with its reas
 """
 
 import ast
+import itertools
 import json
 import os
 import re
@@ -37,8 +38,10 @@ from hera.workflows import (
 )
 from hera.workflows import models as m
 
+from stages.common import log
 from stages.common.contract import STEPS
 from stages.common.errors import ConfigError, NotNow
+from stages.common.store import retry
 from stages.families import NAMES
 from workflows import dag
 
@@ -599,20 +602,36 @@ def submit(config: str, store: str, around: Workflow | None = None, **parameters
 
     Raises:
         ConfigError: the server's address is not given, or it refuses.
-        NotNow: the server is not there right now.
+        NotNow: the server is not there for a minute.
 
     """
     server = service()
-    found = ask(lambda: server.get_workflow_template(NAME))
+    found = retry("the workflow template", lambda: ask(lambda: server.get_workflow_template(NAME)))
     known = {parameter.name: parameter.value for parameter in (found.spec.arguments and found.spec.arguments.parameters) or []}
     given = {**known, **parameters, "config": config, "store": store}
     if unknown := sorted(set(given) - set(known)):
         raise ConfigError(f"WorkflowTemplate {NAME} knows no parameter {', '.join(unknown)}. Known: {', '.join(known)}.")
     workflow = around or Workflow(generate_name=f"{NAME}-", workflow_template_ref=m.WorkflowTemplateRef(name=NAME))
     workflow.arguments = [Parameter(name=name, value=value) for name, value in given.items()]
+    workflow.name = workflow.name or f"{workflow.generate_name}{os.urandom(4).hex()}"  # its own: who asks again makes no second one
     built: Any = workflow.build()
-    made = ask(lambda: server.create_workflow(m.WorkflowCreateRequest(workflow=built)))
-    return str(made.metadata.name)
+    tries = itertools.count()
+
+    def create() -> None:
+        is_first = next(tries) == 0
+        try:
+            ask(lambda: server.create_workflow(m.WorkflowCreateRequest(workflow=built)))
+        except AlreadyThere:
+            if is_first:
+                raise
+            log.info("workflow.created", workflow=workflow.name, so="the answer to an earlier try was lost")
+
+    retry("the workflow", create)
+    return str(workflow.name)
+
+
+class AlreadyThere(ConfigError):
+    """There is a Workflow of that name."""
 
 
 class _Session(requests.Session):
@@ -654,6 +673,8 @@ def ask[T](question: Callable[[], T]) -> T:
         raise ConfigError(f"{where()}: {error}. Install the chart there: helm install surefoot charts/surefoot.") from error
     except (refused.Unauthorized, refused.Forbidden) as error:
         raise ConfigError(f"{where()}: {error}. Set ARGO_TOKEN to the token of an account that may use workflows there.") from error
+    except refused.AlreadyExists as error:
+        raise AlreadyThere(f"{where()}: {error}") from error
     except refused.BadRequest as error:
         raise ConfigError(f"{where()}: {error}") from error
     except (refused.HeraException, requests.RequestException) as error:

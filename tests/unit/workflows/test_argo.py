@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 from hera.workflows import Workflow
+from hera.workflows import models as m
 
 from stages import families
 from stages.common import contract
+from stages.common import store as stores
 from stages.common.errors import ConfigError, NotNow
 from tests import programs, small
 from tests.argo_server import Server, server
@@ -356,9 +358,11 @@ def test_a_workflow_has_as_many_bytes_with_1000_trials_as_with_16(tmp_path: Path
 @pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # Hera's
 def test_a_submit_states_every_parameter(server: type[Server], template: Template) -> None:
     """`argo retry -p` forgets the template's values that the Workflow does not state."""
-    assert argo.submit("config/1.json", "s3://other/store", tag="7") == "surefoot-abcde"
+    name = argo.submit("config/1.json", "s3://other/store", tag="7")
 
     (workflow,) = server.created
+    assert re.fullmatch(r"surefoot-[0-9a-f]{8}", name)
+    assert workflow["metadata"]["name"] == name
     values = {one["name"]: one["value"] for one in workflow["spec"]["arguments"]["parameters"]}
     assert set(values) == {one["name"] for one in template["spec"]["arguments"]["parameters"]}
     assert values["config"] == "config/1.json"
@@ -368,9 +372,37 @@ def test_a_submit_states_every_parameter(server: type[Server], template: Templat
     assert set(server.tokens) == {"Bearer secret"}
 
 
+@pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # Hera's
+@pytest.mark.parametrize("faults", [["away"], ["", "away"], ["away", "away", "", "away"], ["", "lost"], ["", "lost", "away"]])
+def test_a_submit_outlasts_a_slow_server_and_makes_one_run(
+    faults: list[str], server: type[Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the run was made and the answer lost."""
+    monkeypatch.setattr(stores, "PAUSES", (0,) * 5)
+    server.faults[:] = faults
+    name = argo.submit("config/1.json", "s3://other/store")
+    assert server.faults == []
+    assert server.created[0]["metadata"]["name"] == name
+    assert len(server.created) == 1
+
+
+@pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # Hera's
+def test_a_name_that_is_taken_is_refused(server: type[Server]) -> None:
+    """Of a Workflow of one's own that says it: that one is another run."""
+    for _ in range(2):
+        around = Workflow(name="mine", workflow_template_ref=m.WorkflowTemplateRef(name=argo.NAME))
+        if server.created:
+            with pytest.raises(ConfigError, match="already exists"):
+                argo.submit("config/1.json", "s3://other/store", around=around)
+        else:
+            assert argo.submit("config/1.json", "s3://other/store", around=around) == "mine"
+    assert len(server.created) == 1
+
+
 def test_a_server_that_says_nothing_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(argo, "TIMEOUT", (0.2, 0.2))
+        monkeypatch.setattr(stores, "PAUSES", (0,))
         monkeypatch.setenv("ARGO_SERVER", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("ARGO_NAMESPACE", "fraud")
         with pytest.raises(NotNow, match="timed out"):
@@ -391,6 +423,7 @@ def test_a_namespace_without_the_chart_is_named(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_server_that_is_not_there_is_not_now(monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
+    monkeypatch.setattr(stores, "PAUSES", (0,))
     monkeypatch.setenv("ARGO_SERVER", f"127.0.0.1:{closed_port}")
     monkeypatch.setenv("ARGO_SECURE", "false")
     monkeypatch.setenv("ARGO_NAMESPACE", "fraud")
@@ -429,12 +462,13 @@ def around() -> Workflow:
 @pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # Hera's
 def test_a_workflow_of_ones_own_is_submitted_with_the_charts_values(server: type[Server], around: Workflow) -> None:
     server.template["spec"]["arguments"]["parameters"][1]["value"] = "s3://the/charts"
-    assert argo.submit("config/1.json", "s3://other/store", around=around, tag="7") == "surefoot-abcde"
+    name = argo.submit("config/1.json", "s3://other/store", around=around, tag="7")
     (made,) = server.created
     values = {one["name"]: one.get("value") for one in made["spec"]["arguments"]["parameters"]}
     assert (values["config"], values["store"], values["tag"]) == ("config/1.json", "s3://other/store", "7")
     assert set(values) == {one["name"] for one in server.template["spec"]["arguments"]["parameters"]}
-    assert made["metadata"]["generateName"] == "nightly-"
+    assert made["metadata"]["name"] == name
+    assert name.startswith("nightly-")
     refs = [
         task["templateRef"] for one in made["spec"]["templates"] for task in one.get("dag", {}).get("tasks", []) if "templateRef" in task
     ]
