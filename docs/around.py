@@ -14,7 +14,7 @@ from hera.workflows import models as m
 
 from stages.common import config
 from stages.common.store import open_store
-from workflows import argo, cli
+from workflows import argo, cli, cluster
 
 WAIT = "import datetime; print('yesterday is whole:', datetime.date.today() - datetime.timedelta(1))"  # yours: write a table into a bucket
 TELL = "import sys; print('the verdict is', sys.argv[1] or 'none')"  # yours: a message to your colleagues
@@ -45,4 +45,4 @@ def nightly() -> Workflow:
 
 if __name__ == "__main__":
     path, address = sys.argv[1:]
-    print(argo.submit(cli.upload(config.load(Path(path)), open_store(address)), address, around=nightly()))  # noqa: T201
+    print(cluster.submit(cli.upload(config.load(Path(path)), open_store(address)), address, around=nightly()))  # noqa: T201

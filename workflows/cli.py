@@ -229,12 +229,12 @@ def _tell(outcomes: list[Any], result: dict[str, Any], seconds: float, page: str
 
 def submit(asked: argparse.Namespace) -> int:
     """Upload table and config create-once and create the Workflow."""
-    from workflows import argo, runs
+    from workflows import cluster, runs
 
     resolved, store = _open(asked)
     if not store.address.startswith("s3://"):
         raise UsageError("submit needs a store that the cluster reaches: --store s3://bucket/prefix.")
-    name = argo.submit(upload(resolved, store), store.address)
+    name = cluster.submit(upload(resolved, store), store.address)
     _shown(name)
     if not (asked.wait or asked.watch):
         return 0
@@ -355,7 +355,7 @@ def _tell_record(asked: argparse.Namespace) -> bool:
 
 def _record(asked: argparse.Namespace) -> tuple[dict[str, Any], Store]:
     """Find a run's record, in the store that is given, or else in the one that its Workflow works in."""
-    from workflows import argo, runs
+    from workflows import cluster, runs
 
     address, is_asked = asked.store, bool(os.environ.get("ARGO_SERVER"))
     if not address and is_asked and (seen := runs.look(asked.config)):
@@ -364,7 +364,7 @@ def _record(asked: argparse.Namespace) -> tuple[dict[str, Any], Store]:
             raise MissingInput(f"{asked.config}: plan wrote no record of it into {seen.store}. See surefoot status {asked.config}.")
         return found, store
     if not address or (found := runs.record(store := open_store(address), asked.config)) is None:
-        where = address or (argo.where() if is_asked else "a cluster, since ARGO_SERVER is not set")
+        where = address or (cluster.where() if is_asked else "a cluster, since ARGO_SERVER is not set")
         raise UsageError(
             f"{asked.config}: no config is at this path, and no run of this name in {where}. Give --store to find a run that is gone there."
         )

@@ -19,7 +19,7 @@ from hera.workflows import models as m
 from stages.common import artifact, log
 from stages.common.errors import NotNow, UsageError
 from stages.common.store import Store, retry
-from workflows import argo, dag
+from workflows import argo, cluster, dag
 
 FIELDS = "metadata.name,spec,status.phase,status.message"  # a Workflow of many pods is a large object
 ALL = f"{FIELDS},status.nodes,status.startedAt,status.finishedAt"
@@ -88,7 +88,7 @@ def look(name: str) -> Seen | None:
 
 
 def _workflow(name: str, fields: str) -> m.Workflow | None:
-    server = argo.service()
+    server = cluster.service()
     if not NAME.fullmatch(name):
         return None
 
@@ -98,7 +98,7 @@ def _workflow(name: str, fields: str) -> m.Workflow | None:
         except refused.NotFound:
             return None
 
-    return argo.ask(question)
+    return cluster.ask(question)
 
 
 def _seen(workflow: m.Workflow) -> Seen:
@@ -203,7 +203,7 @@ def wait(name: str, pause: float = PAUSE, tell: Callable[[str], None] | None = N
     while True:
         found = retry(f"the state of {name}", functools.partial(_workflow, name, ALL if tell else FIELDS))
         if found is None:
-            raise UsageError(f"{name}: there is no such run in {argo.where()}; perhaps it was deleted.")
+            raise UsageError(f"{name}: there is no such run in {cluster.where()}; perhaps it was deleted.")
         seen = _seen(found)
         for row in seen.steps if tell else ():
             now = (row.state, row.attempts, "" if row.state == "runs" else row.why)
@@ -255,7 +255,7 @@ def _known(name: str) -> tuple[Seen, dict[str, str]]:
     """Give a run, and its steps by the names of their pods: the Workflow's, the template's, and the hash in the node's id."""
     found = _workflow(name, ALL)
     if found is None:
-        raise UsageError(f"{name}: there is no such run in {argo.where()}.")
+        raise UsageError(f"{name}: there is no such run in {cluster.where()}.")
     nodes = (found.status and found.status.nodes) or {}
     pods = [node for node in nodes.values() if node.type == "Pod"]
     return _seen(found), {f"{name}-{node.template_name}-{node.id.rpartition('-')[2]}": label(node.name) for node in pods}
@@ -263,7 +263,7 @@ def _known(name: str) -> tuple[Seen, dict[str, str]]:
 
 def _lines(name: str, *, follow: bool) -> Iterator[tuple[str, str]]:
     """Stream the log's lines, each with its pod."""
-    server = argo.service()
+    server = cluster.service()
     asked = {"logOptions.container": "main", "logOptions.follow": json.dumps(follow)}
 
     def question() -> requests.Response:
@@ -273,13 +273,13 @@ def _lines(name: str, *, follow: bool) -> Iterator[tuple[str, str]]:
             headers={"Authorization": server.token} if server.token else {},
             verify=server.verify_ssl,
             stream=True,
-            timeout=(argo.TIMEOUT[0], None if follow else argo.TIMEOUT[1]),  # a step may say nothing for long
+            timeout=(cluster.TIMEOUT[0], None if follow else cluster.TIMEOUT[1]),  # a step may say nothing for long
         )
         if not answer.ok:
             raise refused.exception_from_server_response(answer)
         return answer
 
-    answer = argo.ask(question)
+    answer = cluster.ask(question)
     line = b""
     try:
         for line in filter(None, answer.iter_lines()):

@@ -193,7 +193,7 @@ def test_each_image_has_a_bill_of_its_libraries(tmp_path: Path) -> None:
 def test_hera_6_renders_the_same(tmp_path: Path) -> None:
     fetched(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", tmp_path, HERA, folder=tmp_path)
     which = "import hera.workflows, importlib.metadata as m; assert m.version('hera') == '6.0.0', m.version('hera');"
-    program = f"{which} from workflows import argo; print(argo.text(), end='')"
+    program = f"{which} from workflows import argo; print(argo.text(argo.render()), end='')"
     done = programs.python("-c", program, more={"PYTHONPATH": f"{tmp_path}{os.pathsep}{programs.ROOT}"})
     assert done.code == 0, done.err
     assert done.out == argo.CHART_FILE.read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ import yaml
 
 from stages.common import config
 from tests import servers
-from workflows import argo, dag
+from workflows import argo, dag, lint
 
 CHART = argo.CHART_FILE.parents[1]
 PROGRAM = shutil.which("helm")
@@ -62,7 +62,7 @@ def test_the_workflow_is_the_rendered_one_but_for_the_values() -> None:
     assert json.loads(values["room"])["train"] == {"cpu": "500m", "memory": 4096}
     assert json.loads(values["room"])["prepare"] == json.loads(before["room"])["prepare"]
     assert json.loads(values["gpus"]) == argo.GPUS | {"xgboost": 1}
-    assert argo.check(workflow) == []
+    assert lint.check(workflow) == []
     del workflow["metadata"]["labels"]
     workflow["spec"]["arguments"] = known["spec"]["arguments"]
     secrets = [entry["valueFrom"]["secretKeyRef"] for entry in variables(workflow) if "valueFrom" in entry]
@@ -166,7 +166,7 @@ def test_a_memory_asks_for_rights_to_one_configmap_for_argos_controller() -> Non
     ]
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "runner", "namespace": "workflows"}]
     workflow = one(documents, "WorkflowTemplate", "surefoot")
-    assert argo.check(workflow) == []
+    assert lint.check(workflow) == []
     memories = [found.pop("memoize") for found in workflow["spec"]["templates"] if "memoize" in found]
     assert {found["cache"]["configMap"]["name"] for found in memories} == {"surefoot-fraud-surefoot"}
     known = json.loads(argo.MEMOIZED_FILE.read_text(encoding="utf-8"))
@@ -210,7 +210,7 @@ def is_sound(workflow: Document, folder: Path) -> bool:
     path.write_text(json.dumps(workflow), encoding="utf-8")
     program = shutil.which("argo") or "true"
     return (
-        argo.check(workflow) == []
+        lint.check(workflow) == []
         and subprocess.run([program, "lint", "--offline", path], capture_output=True, check=False).returncode == 0
     )
 

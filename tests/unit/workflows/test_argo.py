@@ -24,7 +24,7 @@ from stages.common.errors import ConfigError, NotNow
 from tests import programs, small
 from tests.argo_server import Server, server
 from tests.programs import ROOT
-from workflows import argo, dag
+from workflows import argo, cluster, dag, lint
 
 __all__ = ["server"]
 
@@ -173,7 +173,7 @@ def test_a_submit_is_a_run_whatever_is_there_unless_it_says_otherwise(template: 
 
 
 def test_the_rendered_workflow_has_none_of_the_faults(either: Template) -> None:
-    assert argo.check(either) == []
+    assert lint.check(either) == []
 
 
 def change(name: str, *path: str | int, to: Any = None) -> Callable[[Template], None]:
@@ -295,7 +295,7 @@ FORGETFUL = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_is_found_and_no_other(fault: str, either: Template) -> None:
     FAULTS[fault](either)
-    assert argo.check(either) == [fault.strip()]
+    assert lint.check(either) == [fault.strip()]
 
 
 def test_what_is_right_is_not_refused(memoized: Template) -> None:
@@ -307,21 +307,21 @@ def test_what_is_right_is_not_refused(memoized: Template) -> None:
     change("train", "container", "resources", "requests", "cpu", to="1500m")(template)
     change("train", "container", "resources", "limits", "cpu", to="2")(template)
     retask("evaluate", "when", "{{tasks.plan.outputs.parameters.todo}} != run && !('a' == \"b\" || true)")(template)
-    assert argo.check(template) == []
+    assert lint.check(template) == []
 
 
 @pytest.mark.parametrize("fault", FORGETFUL)
 def test_each_fault_of_a_memory_is_found_and_no_other(fault: str, memoized: Template) -> None:
     FORGETFUL[fault](memoized)
-    assert argo.check(memoized) == [fault]
+    assert lint.check(memoized) == [fault]
 
 
 def test_every_check_has_a_fault_that_it_finds(memoized: Template) -> None:
-    silent = set(argo.CHECKS)
+    silent = set(lint.CHECKS)
     for fault in [*FAULTS.values(), *FORGETFUL.values()]:
         changed = json.loads(json.dumps(memoized))
         fault(changed)
-        silent -= {one for one in argo.CHECKS if list(one(changed))}
+        silent -= {one for one in lint.CHECKS if list(one(changed))}
     assert silent == set()
 
 
@@ -358,7 +358,7 @@ def test_a_workflow_has_as_many_bytes_with_1000_trials_as_with_16(tmp_path: Path
 @pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # Hera's
 def test_a_submit_states_every_parameter(server: type[Server], template: Template) -> None:
     """`argo retry -p` forgets the template's values that the Workflow does not state."""
-    name = argo.submit("config/1.json", "s3://other/store", tag="7")
+    name = cluster.submit("config/1.json", "s3://other/store", tag="7")
 
     (workflow,) = server.created
     assert re.fullmatch(r"surefoot-[0-9a-f]{8}", name)
@@ -380,7 +380,7 @@ def test_a_submit_outlasts_a_slow_server_and_makes_one_run(
     """Also where the run was made and the answer lost."""
     monkeypatch.setattr(stores, "PAUSES", (0,) * 5)
     server.faults[:] = faults
-    name = argo.submit("config/1.json", "s3://other/store")
+    name = cluster.submit("config/1.json", "s3://other/store")
     assert server.faults == []
     assert server.created[0]["metadata"]["name"] == name
     assert len(server.created) == 1
@@ -393,33 +393,33 @@ def test_a_name_that_is_taken_is_refused(server: type[Server]) -> None:
         around = Workflow(name="mine", workflow_template_ref=m.WorkflowTemplateRef(name=argo.NAME))
         if server.created:
             with pytest.raises(ConfigError, match="already exists"):
-                argo.submit("config/1.json", "s3://other/store", around=around)
+                cluster.submit("config/1.json", "s3://other/store", around=around)
         else:
-            assert argo.submit("config/1.json", "s3://other/store", around=around) == "mine"
+            assert cluster.submit("config/1.json", "s3://other/store", around=around) == "mine"
     assert len(server.created) == 1
 
 
 def test_a_server_that_says_nothing_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setattr(argo, "TIMEOUT", (0.2, 0.2))
+        monkeypatch.setattr(cluster, "TIMEOUT", (0.2, 0.2))
         monkeypatch.setattr(stores, "PAUSES", (0,))
         monkeypatch.setenv("ARGO_SERVER", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("ARGO_NAMESPACE", "fraud")
         with pytest.raises(NotNow, match="timed out"):
-            argo.submit("config/1.json", "s3://other/store")
+            cluster.submit("config/1.json", "s3://other/store")
 
 
 @pytest.mark.usefixtures("server")
 def test_an_unknown_parameter_is_named() -> None:
     with pytest.raises(ConfigError, match=r"knows no parameter gpu\. Known: config, store"):
-        argo.submit("config/1.json", "s3://other/store", gpu="1")
+        cluster.submit("config/1.json", "s3://other/store", gpu="1")
 
 
 @pytest.mark.usefixtures("server")
 def test_a_namespace_without_the_chart_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARGO_NAMESPACE", "other")
     with pytest.raises(ConfigError, match=r"namespace other.*helm install surefoot"):
-        argo.submit("config/1.json", "s3://other/store")
+        cluster.submit("config/1.json", "s3://other/store")
 
 
 def test_a_server_that_is_not_there_is_not_now(monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
@@ -428,7 +428,7 @@ def test_a_server_that_is_not_there_is_not_now(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("ARGO_SECURE", "false")
     monkeypatch.setenv("ARGO_NAMESPACE", "fraud")
     with pytest.raises(NotNow, match=f"127.0.0.1:{closed_port}"):
-        argo.submit("config/1.json", "s3://other/store")
+        cluster.submit("config/1.json", "s3://other/store")
 
 
 @pytest.fixture
@@ -441,7 +441,7 @@ def test_what_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("ARGO_")]:
         monkeypatch.delenv(name)
     with pytest.raises(ConfigError, match="ARGO_SERVER and ARGO_NAMESPACE not set"):
-        argo.submit("config/1.json", "s3://other/store")
+        cluster.submit("config/1.json", "s3://other/store")
 
 
 def test_the_command_prints_it(rendered: dict[str, str]) -> None:
@@ -462,7 +462,7 @@ def around() -> Workflow:
 @pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # Hera's
 def test_a_workflow_of_ones_own_is_submitted_with_the_charts_values(server: type[Server], around: Workflow) -> None:
     server.template["spec"]["arguments"]["parameters"][1]["value"] = "s3://the/charts"
-    name = argo.submit("config/1.json", "s3://other/store", around=around, tag="7")
+    name = cluster.submit("config/1.json", "s3://other/store", around=around, tag="7")
     (made,) = server.created
     values = {one["name"]: one.get("value") for one in made["spec"]["arguments"]["parameters"]}
     assert (values["config"], values["store"], values["tag"]) == ("config/1.json", "s3://other/store", "7")
@@ -477,7 +477,7 @@ def test_a_workflow_of_ones_own_is_submitted_with_the_charts_values(server: type
 
 def test_the_example_has_none_of_the_faults_that_concern_it(around: Workflow) -> None:
     document = around.to_dict()
-    ours = (argo.accounts, argo.commands, argo.deadlines, argo.restricted, argo.rooms, argo.conditions)
+    ours = (lint.accounts, lint.commands, lint.deadlines, lint.restricted, lint.rooms, lint.conditions)
     assert [finding for one in ours for finding in one(document)] == []
 
 

@@ -1,0 +1,106 @@
+"""The Argo server: how a run is submitted, and how it is asked. What it refuses is said in words that help."""
+
+import itertools
+import os
+from collections.abc import Callable
+from typing import Any, override
+
+import requests
+from hera import exceptions as refused
+from hera.workflows import Parameter, Workflow, WorkflowsService
+from hera.workflows import models as m
+
+from stages.common import log
+from stages.common.errors import ConfigError, NotNow
+from stages.common.store import retry
+from workflows import argo
+
+TIMEOUT = (5, 30)  # seconds to connect, and without a byte
+
+
+def submit(config: str, store: str, around: Workflow | None = None, **parameters: str) -> str:
+    """Create a Workflow from the cluster's WorkflowTemplate, or one of your own ``around`` it, and give its name.
+
+    Every parameter of the template is copied into the Workflow, since ``argo retry -p`` forgets those that it does not state.
+    ``config`` is an address in ``store``; ``parameters`` go over the template's values. The Argo server, a token and the
+    namespace are taken from ARGO_SERVER, ARGO_TOKEN and ARGO_NAMESPACE.
+
+    Raises:
+        ConfigError: the server's address is not given, or it refuses.
+        NotNow: the server is not there for a minute.
+
+    """
+    server = service()
+    found = retry("the workflow template", lambda: ask(lambda: server.get_workflow_template(argo.NAME)))
+    known = {parameter.name: parameter.value for parameter in (found.spec.arguments and found.spec.arguments.parameters) or []}
+    given = {**known, **parameters, "config": config, "store": store}
+    if unknown := sorted(set(given) - set(known)):
+        raise ConfigError(f"WorkflowTemplate {argo.NAME} knows no parameter {', '.join(unknown)}. Known: {', '.join(known)}.")
+    workflow = around or Workflow(generate_name=f"{argo.NAME}-", workflow_template_ref=m.WorkflowTemplateRef(name=argo.NAME))
+    workflow.arguments = [Parameter(name=name, value=value) for name, value in given.items()]
+    workflow.name = workflow.name or f"{workflow.generate_name}{os.urandom(4).hex()}"  # its own: who asks again makes no second one
+    built: Any = workflow.build()
+    tries = itertools.count()
+
+    def create() -> None:
+        is_first = next(tries) == 0
+        try:
+            ask(lambda: server.create_workflow(m.WorkflowCreateRequest(workflow=built)))
+        except AlreadyThere:
+            if is_first:
+                raise
+            log.info("workflow.created", workflow=workflow.name, so="the answer to an earlier try was lost")
+
+    retry("the workflow", create)
+    return str(workflow.name)
+
+
+class AlreadyThere(ConfigError):
+    """There is a Workflow of that name."""
+
+
+class _Session(requests.Session):
+    """Does not wait for ever: a forwarded port can be open with nobody behind it."""
+
+    @override
+    def request(self, *arguments: Any, **options: Any) -> requests.Response:
+        return super().request(*arguments, **{"timeout": TIMEOUT, **options})
+
+
+def service() -> WorkflowsService:
+    """Give a client of the Argo server that ARGO_SERVER, ARGO_NAMESPACE and ARGO_TOKEN name.
+
+    Raises:
+        ConfigError: one of the first two is not set.
+
+    """
+    server, namespace = os.environ.get("ARGO_SERVER", ""), os.environ.get("ARGO_NAMESPACE", "")
+    if missing := [name for name, value in (("ARGO_SERVER", server), ("ARGO_NAMESPACE", namespace)) if not value]:
+        wanted = "Set ARGO_SERVER=https://host:2746, ARGO_NAMESPACE, and ARGO_TOKEN where the server asks for one."
+        raise ConfigError(f"{' and '.join(missing)} not set. {wanted}")
+    if "://" not in server:  # as the argo command takes it
+        server = f"{'http' if os.environ.get('ARGO_SECURE') == 'false' else 'https'}://{server}"
+    verify = os.environ.get("ARGO_INSECURE_SKIP_VERIFY") != "true"
+    token = os.environ.get("ARGO_TOKEN")
+    return WorkflowsService(server.rstrip("/") + "/", verify_ssl=verify, token=token, namespace=namespace, session=_Session())
+
+
+def where() -> str:
+    """Name the Argo server and the namespace."""
+    return f"the Argo server {os.environ.get('ARGO_SERVER')}, namespace {os.environ.get('ARGO_NAMESPACE')}"
+
+
+def ask[T](question: Callable[[], T]) -> T:
+    """Ask the Argo server and say its refusals in words that help."""
+    try:
+        return question()
+    except refused.NotFound as error:
+        raise ConfigError(f"{where()}: {error}. Install the chart there: helm install surefoot charts/surefoot.") from error
+    except (refused.Unauthorized, refused.Forbidden) as error:
+        raise ConfigError(f"{where()}: {error}. Set ARGO_TOKEN to the token of an account that may use workflows there.") from error
+    except refused.AlreadyExists as error:
+        raise AlreadyThere(f"{where()}: {error}") from error
+    except refused.BadRequest as error:
+        raise ConfigError(f"{where()}: {error}") from error
+    except (refused.HeraException, requests.RequestException) as error:
+        raise NotNow(f"{where()}: {error}") from error
