@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_cluster import Document, Place, call, config, reached, seconds
+from tests.kubernetes import Document, Place, call, config, reached, seconds
 from workflows.argo import LOCKED, POD
 
 TIMES = 5  # runs of each kind, in turns

@@ -12,42 +12,29 @@ import re
 import secrets
 import shlex
 import shutil
-import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-from minio import Minio
 
 from stages.prepare import generate
-from tests.programs import ROOT, Ended, python, surefoot
+from tests import cluster_drills
+from tests.kubernetes import LOAD, NODE_NAME, Document, Place, asked, call, config, loaded, reached, seconds, step, steps
+from tests.programs import ROOT, python, surefoot
 
 pytestmark = pytest.mark.cluster
 
-STAGES = ("plan", "prepare", "search", "train", "evaluate", "validate", "deploy")
 CHAIN = ("prepare", "search-create", "search-work", "search-collect", "train", "evaluate", "validate", "deploy")
 CHART = ROOT / "charts" / "surefoot"
-LOAD = os.environ.get("SUREFOOT_LOAD", str(ROOT.parent / "shared" / "cluster" / "load"))
 ADULT = ROOT.parent / "shared" / "data" / "adult.csv"
 CARDS = ADULT.with_name("card-transactions.parquet")
-NODE_NAME = "workflows.argoproj.io/node-name"
 LONG = pytest.mark.skipif(not os.environ.get("SUREFOOT_LONG"), reason="SUREFOOT_LONG=1 runs this one, too: it takes minutes")
-Document = dict[str, Any]
 
 
 # --- the cluster ----------------------------------------------------------------------------------
-
-
-def call(*words: str | Path, feed: str | None = None) -> str:
-    """Run a program that must end well and give its stdout."""
-    done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False, input=feed)
-    assert done.returncode == 0, f"{' '.join(map(str, words))}: exit {done.returncode}\n{done.stdout}{done.stderr}"
-    return done.stdout
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -69,141 +56,6 @@ def tag(programs: None) -> str:
     return loaded(ROOT)
 
 
-def loaded(root: Path) -> str:
-    """Build all images of a checkout, and load them unless the cluster has these very ones; give their tag."""
-    call(root / "images" / "build", "e2e")
-    ids = [call("docker", "image", "inspect", "--format", "{{.Id}}", f"surefoot/{stage}:e2e").strip() for stage in STAGES]
-    made = "e2e-" + "-".join(one.removeprefix("sha256:")[:4] for one in ids)
-    names = [f"surefoot/{stage}:{made}" for stage in STAGES]
-    there = call("kubectl", "get", "nodes", "--output", "jsonpath={.items[*].status.images[*].names}")
-    if not all(name in there for name in names):
-        for stage, name in zip(STAGES, names, strict=True):
-            call("docker", "tag", f"surefoot/{stage}:e2e", name)
-        call(*shlex.split(LOAD), *names)
-        call("docker", "rmi", *names)
-    return made
-
-
-@dataclass(frozen=True)
-class Place:
-    """A namespace with the chart in it."""
-
-    namespace: str
-    tag: str
-    environment: dict[str, str]
-
-    def kubectl(self, *words: str) -> str:
-        """Run kubectl in the namespace."""
-        return call("kubectl", "--namespace", self.namespace, *words)
-
-    def argo(self, *words: str) -> str:
-        """Run the argo command in the namespace, against Kubernetes itself."""
-        return call("argo", "--namespace", self.namespace, *words)
-
-    def surefoot(self, *words: str | Path) -> Ended:
-        """Run the surefoot command with what a user would have set."""
-        return surefoot(*words, more=self.environment, limit=600)
-
-    def submit(self, config: Path, store: str, *sets: str) -> str:
-        """Submit a config and give the Workflow's name."""
-        ended = self.surefoot("submit", config, "--store", store, *(word for one in sets for word in ("--set", one)))
-        assert ended.code == 0, ended.err
-        return ended.out.strip()
-
-    def workflow(self, name: str) -> Document:
-        """Give a Workflow as it is now."""
-        found: Document = json.loads(self.kubectl("get", "workflow", name, "--output", "json"))
-        return found
-
-    def until(self, name: str, what: str, is_so: Callable[[Document], bool], limit: float = 600) -> Document:
-        """Wait until something is so of a Workflow."""
-        end = time.monotonic() + limit
-        while time.monotonic() < end:
-            found = self.workflow(name)
-            if is_so(found):
-                return found
-            time.sleep(1)
-        pytest.fail(f"{name}: not {what} after {limit} s\n{self.argo('get', name)}")
-
-    def ended(self, name: str, limit: float = 600) -> Document:
-        """Wait until a Workflow has ended."""
-        return self.until(name, "ended", lambda found: found.get("status", {}).get("finishedAt") is not None, limit)
-
-    def pods(self, name: str) -> dict[str, Document]:
-        """Give all pods that a Workflow has, by their names."""
-        listed = json.loads(self.kubectl("get", "pods", "--selector", f"workflows.argoproj.io/workflow={name}", "--output", "json"))
-        return {pod["metadata"]["name"]: pod for pod in listed["items"]}
-
-    def log(self, pod: str) -> str:
-        """Give what a step wrote."""
-        return self.kubectl("logs", pod, "--container", "main")
-
-    def secret(self, key: str) -> str:
-        """Give a value of the chart's Secret."""
-        return self.kubectl("get", "secret", "surefoot", "--output", f'go-template={{{{index .data "{key}" | base64decode}}}}')
-
-    def reach(self) -> None:
-        """Set what a user would: where the servers are, and the keys."""
-        self.environment.update(reached(self.namespace))
-
-    def minio(self) -> Minio:
-        """Give a client of the chart's object store."""
-        keys = (self.environment["AWS_ACCESS_KEY_ID"], self.environment["AWS_SECRET_ACCESS_KEY"])
-        return Minio(self.environment["AWS_ENDPOINT_URL"].removeprefix("http://"), *keys, secure=False)
-
-    def finished(self) -> str:
-        """Count the finished trials of each study."""
-        asked = "SELECT study_id, count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED') GROUP BY 1 ORDER BY 1"
-        program = 'PGPASSWORD="$POSTGRES_PASSWORD" psql --host=127.0.0.1 --username=surefoot --no-align --tuples-only --command="$0"'
-        return self.kubectl("exec", "deployment/surefoot-postgres", "--", "sh", "-c", program, asked)
-
-    def digests(self, store: str) -> list[str]:
-        """List the finished steps of a store."""
-        ended = self.surefoot("ls", "--digests", "--store", store)
-        assert ended.code == 0, ended.err
-        return ended.out.splitlines()
-
-
-def steps(pods: dict[str, Document]) -> list[str]:
-    """Name the steps whose pods these are, without the family whose DAG they are in."""
-    nodes = (pod["metadata"]["annotations"][NODE_NAME].partition(".")[2] for pod in pods.values())
-    return sorted(re.sub(r"^family\(.*?\)\.", "", node) for node in nodes)
-
-
-def step(workflow: Document, name: str) -> list[Document]:
-    """Give the attempts of a step, as the Workflow's status has them."""
-    nodes = workflow.get("status", {}).get("nodes", {}).values()
-    return sorted((node for node in nodes if node["type"] == "Pod" and node["templateName"] == name), key=lambda node: node["name"])
-
-
-def asked(pod: Document) -> str:
-    """Give the memory that a step's container asks for."""
-    (main,) = [one for one in pod["spec"]["containers"] if one["name"] == "main"]
-    return str(main["resources"]["requests"]["memory"])
-
-
-def seconds(workflow: Document) -> float:
-    """Give how long a Workflow took."""
-    first, last = (datetime.fromisoformat(workflow["status"][name]) for name in ("startedAt", "finishedAt"))
-    return (last - first).total_seconds()
-
-
-def reached(namespace: str) -> dict[str, str]:
-    """Give what a user of the Surefoot in a namespace would have set."""
-    secret = Place(namespace, "", {}).secret
-    return {
-        **{key: secret(key) for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")},
-        "AWS_ENDPOINT_URL": f"http://{service(namespace, 'surefoot-minio')}:9000",
-        "ARGO_SERVER": f"http://{service('argo', 'argo-server')}:2746",
-        "ARGO_NAMESPACE": namespace,
-    }
-
-
-def service(namespace: str, name: str) -> str:
-    """Give the address of a service."""
-    return call("kubectl", "--namespace", namespace, "get", "service", name, "--output", "jsonpath={.spec.clusterIP}")
-
-
 @pytest.fixture(scope="session")
 def place(tag: str) -> Iterator[Place]:
     """Install the chart into a fresh namespace."""
@@ -219,16 +71,6 @@ def place(tag: str) -> Iterator[Place]:
     yield Place(namespace, tag, reached(namespace))
     if not os.environ.get("SUREFOOT_KEEP"):  # to look around in it
         call("kubectl", "delete", "namespace", namespace, "--wait=false")
-
-
-def config(folder: Path, **sections: Document) -> Path:
-    """Write a config with the generated table, small, whose model is good enough."""
-    document: Document = {"prepare": {"generated_rows": 4000}, "search": {"n_trials": 3}, "validate": {"auc_floor": 0.6}}
-    for name, values in sections.items():
-        document[name] = {**document.get(name, {}), **values}
-    path = folder / "small.yaml"
-    path.write_text(json.dumps(document), encoding="utf-8")  # JSON is YAML
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -538,21 +380,20 @@ def gpus(pod: Document) -> str | None:
     return number
 
 
-def test_faults_amid_a_fan_out(place: Place) -> None:
-    """One worker's pod is deleted, one is killed, one lacks memory: the run ends well by itself. More faults are the scoreboard's."""
-    from tests import cluster_drills
-
+@pytest.mark.parametrize("part", ["workers", "servers", "control"])
+def test_faults_amid_a_fan_out(place: Place, part: str) -> None:
+    """One fault after the other, and the run ends well by itself: of workers, of servers, of Argo, Kubernetes and its node."""
     where = ("--namespace", place.namespace, "--reuse-values", "--wait")
     call("helm", "upgrade", "surefoot", CHART, *where, "--set", "room.search-work.cpu=50m")
-    made = cluster_drills.drill(place, random.Random(1), cluster_drills.PARTS["workers"])
-    print(f"\na run with its workers gone: {made.seconds:.0f} s; at work again after", made.recovery)  # noqa: T201
+    faults = cluster_drills.PARTS[part]
+    groups = [faults] if part == "workers" else [(fault,) for fault in faults]
+    made = cluster_drills.drill(place, random.Random(1), *groups)
+    print(f"\na run amid faults: {made.seconds:.0f} s; at work again after", made.recovery)  # noqa: T201
 
 
 @LONG
 def test_argo_retry_does_what_a_broken_family_lacks(place: Place, tmp_path: Path) -> None:
     """LightGBM's worker fails for good, as the database takes no trial of it; XGBoost's does not. Then that is repaired."""
-    from tests import cluster_drills
-
     study = cluster_drills.study(place)
     study.do("""CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         IF (SELECT study_name FROM studies WHERE study_id = NEW.study_id) LIKE 'lightgbm-%' THEN RAISE EXCEPTION 'no room'; END IF;
