@@ -1,6 +1,7 @@
 """What slots, leases, borders, checkpoints and records cost beside a plain loop over the same trials: CPU seconds of both process trees.
 
-SUREFOOT_BENCH_PAIRS says how many interleaved pairs, SUREFOOT_BENCH_TRIALS how many trials each has.
+SUREFOOT_BENCH_PAIRS says how many interleaved pairs, SUREFOOT_BENCH_FIRST from which seed on (so that they can be made in parts),
+SUREFOOT_BENCH_TRIALS how many trials each has.
 """
 
 import json
@@ -24,6 +25,7 @@ from stages.common.store import open_store
 
 TRIALS = os.environ.get("SUREFOOT_BENCH_TRIALS", "12")
 PAIRS = int(os.environ.get("SUREFOOT_BENCH_PAIRS", "3"))
+FIRST = int(os.environ.get("SUREFOOT_BENCH_FIRST", "0"))
 SMALL = int(os.environ.get("SUREFOOT_BENCH_SMALLER", "1"))  # times fewer rows
 SHAPES = {"narrow": (384_000 // SMALL, 15), "wide": (200_000 // SMALL, 430)}
 CONFIG = """
@@ -66,7 +68,7 @@ def test_price_of_trials(folder: Path, family: str, capsys: pytest.CaptureFixtur
     (folder / "bench.yaml").write_text(CONFIG.replace("FAMILY", family).replace("TRIALS", TRIALS))
     store = open_store(str(folder / "store"))
     ratios, saving, storage, spent = [], [], [], []
-    for pair in range(PAIRS):
+    for pair in range(FIRST, FIRST + PAIRS):
         sets = [f"search.seed={pair}"]
         planned = Addresses(step.pin(config.load(folder / "bench.yaml", sets, {}), store), store)
         step.run_step("prepare", {}, planned)
@@ -86,6 +88,9 @@ def test_price_of_trials(folder: Path, family: str, capsys: pytest.CaptureFixtur
         saving.append(saved / sum(line["seconds"] for line in lines if line["event"] == "trial.done"))
         kept = sum(head.size for key in store.list(f"search/trials/{family}-") + store.list("scratch/search/") if (head := store.head(key)))
         storage.append((kept + sum(models.values())) / sum(models.values()))
+        with capsys.disabled():
+            sys.stdout.write(f"\n{folder.name}, {family}, seed {pair}, {len(told)} trials: {spent[-1]} = {ratios[-1]:.4f}")
+            sys.stdout.flush()
     mean, error = statistics.fmean(ratios), statistics.stdev(ratios) / PAIRS**0.5 if PAIRS > 1 else float("nan")
     bound = mean + float(stats.t.ppf(0.975, max(PAIRS - 1, 1))) * error
     with capsys.disabled():
@@ -104,7 +109,7 @@ def test_two_workers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     family, trials = "xgboost", 10  # so many are drawn at random: both searches fit the same
     (folder / "bench.yaml").write_text(CONFIG.replace("FAMILY", family).replace("TRIALS", str(trials)))
     ratios, gains = [], []
-    for pair in range(PAIRS):
+    for pair in range(FIRST, FIRST + PAIRS):
         spent: dict[str, float] = {}
         for count in (1, 2):
             store = open_store(str(folder / f"store-{count}"))
