@@ -38,7 +38,8 @@ def submit(config: str, store: str, around: Workflow | None = None, **parameters
         raise ConfigError(f"WorkflowTemplate {argo.NAME} knows no parameter {', '.join(unknown)}. Known: {', '.join(known)}.")
     workflow = around or Workflow(generate_name=f"{argo.NAME}-", workflow_template_ref=m.WorkflowTemplateRef(name=argo.NAME))
     workflow.arguments = [Parameter(name=name, value=value) for name, value in given.items()]
-    workflow.name = workflow.name or f"{workflow.generate_name}{os.urandom(4).hex()}"  # its own: who asks again makes no second one
+    # A name of its own: who asks again makes no second one.
+    workflow.name = workflow.name or f"{workflow.generate_name or f'{argo.NAME}-'}{os.urandom(4).hex()}"
     built: Any = workflow.build()
     tries = itertools.count()
 
