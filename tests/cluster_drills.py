@@ -271,7 +271,7 @@ def api_server_killed(at: Drill, _pod: str, _inside: str) -> float:
     program = (process / "exe").readlink()
     began = time.monotonic()
     os.kill(int(process.name), 9)
-    at.until("gone, and its port free", lambda: not process.exists())
+    at.until("gone", lambda: not process.exists())
     again: list[str | Path] = ["sh", "-c", 'setsid nohup "$@" >>"$0" 2>&1 </dev/null & echo $!', log, program, *words[1:]]
     file.write_text(subprocess.run(again, check=True, stdout=subprocess.PIPE, text=True).stdout)
     ready = ("kubectl", "get", "--raw", "/readyz", "--request-timeout=2s")

@@ -134,7 +134,7 @@ def steps(pods: dict[str, Document]) -> list[str]:
 def step(workflow: Document, name: str) -> list[Document]:
     """Give the attempts of a step, as the Workflow's status has them."""
     nodes = workflow.get("status", {}).get("nodes", {}).values()
-    return sorted((node for node in nodes if node["type"] == "Pod" and node["templateName"] == name), key=lambda node: node["name"])
+    return sorted((node for node in nodes if node["type"] == "Pod" and node["templateName"] == name), key=lambda node: node["startedAt"])
 
 
 def asked(pod: Document) -> str:

@@ -58,8 +58,8 @@ ENTRY = next(iter(OF_FAMILY))  # of that DAG: never a hit, since it has no resul
 # Per family: how many of this resource a pod that fits its models asks for. The chart's values go over it.
 GPUS: dict[str, str | int] = {"resource": "nvidia.com/gpu", **dict.fromkeys(NAMES, 0)}
 IS_THERE = "its result is there"
-# Argo sees no progress. What fits models and lived so long has made some, and saved it; on spot nodes that is most of its ends.
-LIVED_SECONDS, MOST_RETRIES = 120, 20
+# A pod that was taken away, as on spot nodes, did nothing wrong; where that was a fit's, what it saved is not begun anew.
+TAKEN, MOST_RETRIES = (143, -1), 20
 DEFAULTS = {"todo": "{}", "locks": "{}", "memos": "{}", "families": "[]", "workers": "[]"}  # of outputs; the others' is empty
 LOCKED = m.SecurityContext(allow_privilege_escalation=False, read_only_root_filesystem=True, capabilities=m.Capabilities(drop=["ALL"]))
 # The user stands on the pod alone: init and wait must have main's, or they cannot read its files.
@@ -186,10 +186,14 @@ def _program(task: dag.Task) -> Container:
 
 def _retry(task: dag.Task) -> RetryStrategy:
     """Say when, and how often, a step is tried again."""
-    limit, expression = dag.RETRIES, f'lastRetry.status == "Error" || asInt(lastRetry.exitCode) in {list(dag.RETRIED)}'
+    ends = 'lastRetry.status == "Error" || asInt(lastRetry.exitCode) in {}'
+    limit, expression = dag.RETRIES, ends.format([*dag.RETRIED])
     if task.fits:
-        limit = MOST_RETRIES
-        expression = f"({expression}) && (asInt(retries) < {dag.RETRIES} || asFloat(lastRetry.duration) >= {LIVED_SECONDS})"
+        others = [code for code in dag.RETRIED if code not in TAKEN]
+        limit, expression = (
+            MOST_RETRIES,
+            f"{ends.format([*TAKEN])} || asInt(retries) < {dag.RETRIES} && asInt(lastRetry.exitCode) in {others}",
+        )
     backoff = m.Backoff(duration=f"{dag.BACKOFF_SECONDS}s", factor=2, cap="1m")
     return RetryStrategy(limit=str(limit), backoff=backoff, expression=expression)
 

@@ -1,7 +1,7 @@
 """The Argo server: how a run is submitted, and how it is asked. What it refuses is said in words that help."""
 
-import itertools
 import os
+import re
 from collections.abc import Callable
 from typing import Any, override
 
@@ -9,6 +9,7 @@ import requests
 from hera import exceptions as refused
 from hera.workflows import Parameter, Workflow, WorkflowsService
 from hera.workflows import models as m
+from requests.exceptions import InvalidURL, SSLError
 
 from stages.common import log
 from stages.common.errors import ConfigError, NotNow
@@ -16,6 +17,7 @@ from stages.common.store import retry
 from workflows import argo
 
 TIMEOUT = (5, 30)  # seconds to connect, and without a byte
+LONGEST = 55  # letters of a name before those of chance: Kubernetes takes 63
 
 
 def submit(config: str, store: str, around: Workflow | None = None, **parameters: str) -> str:
@@ -27,7 +29,7 @@ def submit(config: str, store: str, around: Workflow | None = None, **parameters
 
     Raises:
         ConfigError: the server's address is not given, or it refuses.
-        NotNow: the server is not there for a minute.
+        NotNow: the server is not there: it was asked again for a minute, or longer where it says nothing.
 
     """
     server = service()
@@ -38,22 +40,21 @@ def submit(config: str, store: str, around: Workflow | None = None, **parameters
         raise ConfigError(f"WorkflowTemplate {argo.NAME} knows no parameter {', '.join(unknown)}. Known: {', '.join(known)}.")
     workflow = around or Workflow(generate_name=f"{argo.NAME}-", workflow_template_ref=m.WorkflowTemplateRef(name=argo.NAME))
     workflow.arguments = [Parameter(name=name, value=value) for name, value in given.items()]
-    # A name of its own: who asks again makes no second one.
-    workflow.name = workflow.name or f"{workflow.generate_name or f'{argo.NAME}-'}{os.urandom(4).hex()}"
     built: Any = workflow.build()
-    tries = itertools.count()
+    # With a name of its own, who asks again makes no second one.
+    is_ours = not built.metadata.name
+    name = built.metadata.name = built.metadata.name or f"{(workflow.generate_name or f'{argo.NAME}-')[:LONGEST]}{os.urandom(4).hex()}"
 
     def create() -> None:
-        is_first = next(tries) == 0
         try:
             ask(lambda: server.create_workflow(m.WorkflowCreateRequest(workflow=built)))
         except AlreadyThere:
-            if is_first:
+            if not is_ours:
                 raise
-            log.info("workflow.created", workflow=workflow.name, so="the answer to an earlier try was lost")
+            log.info("workflow.created", workflow=name, so="the answer to an earlier try was lost")
 
-    retry("the workflow", create)
-    return str(workflow.name)
+    retry(f"the workflow {name}", create)
+    return str(name)
 
 
 class AlreadyThere(ConfigError):
@@ -72,15 +73,17 @@ def service() -> WorkflowsService:
     """Give a client of the Argo server that ARGO_SERVER, ARGO_NAMESPACE and ARGO_TOKEN name.
 
     Raises:
-        ConfigError: one of the first two is not set.
+        ConfigError: one of the first two is not set, or is none.
 
     """
     server, namespace = os.environ.get("ARGO_SERVER", ""), os.environ.get("ARGO_NAMESPACE", "")
+    wanted = "Set ARGO_SERVER=https://host:2746, ARGO_NAMESPACE, and ARGO_TOKEN where the server asks for one."
     if missing := [name for name, value in (("ARGO_SERVER", server), ("ARGO_NAMESPACE", namespace)) if not value]:
-        wanted = "Set ARGO_SERVER=https://host:2746, ARGO_NAMESPACE, and ARGO_TOKEN where the server asks for one."
         raise ConfigError(f"{' and '.join(missing)} not set. {wanted}")
     if "://" not in server:  # as the argo command takes it
         server = f"{'http' if os.environ.get('ARGO_SECURE') == 'false' else 'https'}://{server}"
+    if not re.match("https?://[^/]", server):
+        raise ConfigError(f"ARGO_SERVER={server}: no address of a server. {wanted}")
     verify = os.environ.get("ARGO_INSECURE_SKIP_VERIFY") != "true"
     token = os.environ.get("ARGO_TOKEN")
     return WorkflowsService(server.rstrip("/") + "/", verify_ssl=verify, token=token, namespace=namespace, session=_Session())
@@ -101,7 +104,7 @@ def ask[T](question: Callable[[], T]) -> T:
         raise ConfigError(f"{where()}: {error}. Set ARGO_TOKEN to the token of an account that may use workflows there.") from error
     except refused.AlreadyExists as error:
         raise AlreadyThere(f"{where()}: {error}") from error
-    except refused.BadRequest as error:
+    except (refused.BadRequest, SSLError, InvalidURL) as error:  # no time heals these
         raise ConfigError(f"{where()}: {error}") from error
     except (refused.HeraException, requests.RequestException) as error:
         raise NotNow(f"{where()}: {error}") from error

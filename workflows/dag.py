@@ -61,6 +61,6 @@ CLOSE = Task(
 # Exit codes that another attempt can heal: 134, 135 and 139 are a library's crash (SIGABRT, SIGBUS, SIGSEGV), 142 one that hung (SIGALRM),
 # -1 is a lost pod.
 RETRIED = (75, 76, 134, 135, 137, 139, 142, 143, -1)
-RETRIES = 3  # in a row without progress
+RETRIES = 3  # here in a row without progress, in Argo altogether, but for pods that are taken away
 BACKOFF_SECONDS = 5
 GRACE_SECONDS = 30  # from SIGTERM to SIGKILL

@@ -77,8 +77,8 @@ def retries(template: dict[str, Any]) -> Iterator[str]:
             yield f"{one['name']}: its retry's expression does not parse"
         if not expression or "exitCode" in re.sub(r"asInt\(lastRetry\.exitCode\)", "", expression):
             yield f"{one['name']}: its retry does not ask asInt(lastRetry.exitCode)"
-        if "duration" in re.sub(r"asFloat\(lastRetry\.duration\)", "", expression):
-            yield f"{one['name']}: its retry does not ask asFloat(lastRetry.duration), which may have decimals"
+        if re.search(r"\bretries\b", expression.replace("asInt(retries)", "")):
+            yield f"{one['name']}: its retry does not ask asInt(retries)"
         if not retry.get("backoff", {}).get("duration"):
             yield f"{one['name']}: its back-off has no duration"
 

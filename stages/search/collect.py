@@ -23,13 +23,15 @@ def collect(config: Config, run: Run) -> dict[str, Any]:
 
     with studies.at_hand():
         slots = studies.load(config, run)
+        # Who is at work first: whoever is so no more has finished, and is seen then.
+        is_going_on = bool(slots.held(config.n_trials))
         trials = studies.finished(slots.reconcile())
-        is_going_on = not studies.is_over(config, trials) and bool(slots.held(config.n_trials))
     studies.check_records(run, slots.study, trials)
-    if is_going_on:
-        raise NotNow(f"{len(trials)} of {config.n_trials} trials are finished, and others are at work. Collect again when they are done.")
     if not studies.is_over(config, trials):
-        raise MissingInput(f"{len(trials)} of {config.n_trials} trials are finished, and nobody is at work. Run search-work, then collect.")
+        so_far = f"{len(trials)} of {config.n_trials} trials are finished"
+        if is_going_on:
+            raise NotNow(f"{so_far}, and others are at work. Collect again when they are done.")
+        raise MissingInput(f"{so_far}, and nobody is at work. Run search-work, then collect.")
     told: list[dict[str, Any]] = [
         {
             "slot": slot,

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -120,6 +121,27 @@ def test_what_argo_remembers_is_named_by_plan(template: Template, memoized: Temp
     assert memoized == template
 
 
+@pytest.mark.parametrize(
+    ("step_name", "retries", "status", "code", "is_tried_again"),
+    [
+        *((name, 2, "Failed", code, True) for name in ("prepare", "train", "search-work") for code in (75, 137, 143)),
+        *((name, 0, "Failed", code, False) for name in ("prepare", "train") for code in (1, 2, 65, 66, 70, 78)),
+        *(("train", 3, "Failed", code, False) for code in (75, 76, 137, 139, 142)),
+        *((name, 19, "Failed", code, True) for name in ("train", "search-work") for code in (143, -1)),
+        ("train", 19, "Error", -1, True),
+    ],
+)
+def test_a_fit_whose_pod_is_taken_away_is_tried_again_more_often(
+    either: Template, step_name: str, retries: int, status: str, code: int, is_tried_again: bool
+) -> None:
+    """As Argo would read it: what it knows of the last attempt are texts."""
+    retry = step(either, step_name)["retryStrategy"]
+    said = retry["expression"].replace("||", "or").replace("&&", "and").replace("lastRetry.", "last_")
+    known = {"asInt": int, "retries": str(retries), "last_status": status, "last_exitCode": str(code)}
+    assert eval(said, {"__builtins__": {}}, known) is is_tried_again  # noqa: S307 - the checked in template's
+    assert retry["limit"] == {"prepare": "3"}.get(step_name, "20")
+
+
 def test_a_family_has_a_dag_of_its_own(template: Template) -> None:
     """So that one that fails does not stop the others; what compares them waits for the end of all, and looks for itself who is there."""
     family = tasks(template, (argo.FAMILY,))
@@ -210,8 +232,8 @@ FAULTS = {
     "train: its retry does not ask asInt(lastRetry.exitCode)": change(
         "train", "retryStrategy", "expression", to="lastRetry.exitCode in [75, 76]"
     ),
-    "train: its retry does not ask asFloat(lastRetry.duration), which may have decimals": change(
-        "train", "retryStrategy", "expression", to="asInt(lastRetry.exitCode) == 75 && asInt(lastRetry.duration) >= 120"
+    "train: its retry does not ask asInt(retries)": change(
+        "train", "retryStrategy", "expression", to="asInt(lastRetry.exitCode) == 75 && retries < 3"
     ),
     "train: its back-off has no duration": change("train", "retryStrategy", "backoff", "duration"),
     "prepare: its container has no command": change("prepare", "container", "command"),
@@ -387,16 +409,38 @@ def test_a_submit_outlasts_a_slow_server_and_makes_one_run(
 
 
 @pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # Hera's
-def test_a_name_that_is_taken_is_refused(server: type[Server]) -> None:
+@pytest.mark.parametrize("faults", [[], ["", "away"]])
+def test_a_name_that_is_taken_is_refused(faults: list[str], server: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a Workflow of one's own that says it: that one is another run."""
-    for _ in range(2):
-        around = Workflow(name="mine", workflow_template_ref=m.WorkflowTemplateRef(name=argo.NAME))
-        if server.created:
-            with pytest.raises(ConfigError, match="already exists"):
-                cluster.submit("config/1.json", "s3://other/store", around=around)
-        else:
-            assert cluster.submit("config/1.json", "s3://other/store", around=around) == "mine"
+    monkeypatch.setattr(stores, "PAUSES", (0,) * 5)
+    around = Workflow(name="mine", workflow_template_ref=m.WorkflowTemplateRef(name=argo.NAME))
+    assert cluster.submit("config/1.json", "s3://other/store", around=around) == "mine"
+    server.faults[:] = faults
+    with pytest.raises(ConfigError, match="already exists"):
+        cluster.submit("config/1.json", "s3://other/store", around=around)
     assert len(server.created) == 1
+
+
+@pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # Hera's
+def test_one_object_is_submitted_twice_and_a_long_name_is_cut(server: type[Server]) -> None:
+    around = Workflow(generate_name=f"{'n' * 57}-", workflow_template_ref=m.WorkflowTemplateRef(name=argo.NAME))
+    first, second = (cluster.submit("config/1.json", "s3://other/store", around=around) for _ in range(2))
+    assert first != second
+    assert [one["metadata"]["name"] for one in server.created] == [first, second]
+    assert len(first) == 63
+
+
+def test_what_no_time_heals_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain HTTP where TLS is spoken; no address."""
+    monkeypatch.setattr(stores, "PAUSES", (60,))
+    monkeypatch.setenv("ARGO_NAMESPACE", "fraud")
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as plain:
+        threading.Thread(target=plain.serve_forever, args=(0.02,), daemon=True).start()
+        for address in (f"127.0.0.1:{plain.server_port}", "ftp://host", "https://", "http://.host"):
+            monkeypatch.setenv("ARGO_SERVER", address)
+            with pytest.raises(ConfigError):
+                cluster.submit("config/1.json", "s3://other/store")
+        plain.shutdown()
 
 
 def test_a_server_that_says_nothing_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
