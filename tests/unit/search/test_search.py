@@ -113,6 +113,21 @@ def test_collect_waits_for_those_who_are_at_work(folder: Path, store: Store) -> 
         do(folder, store, "search-collect", "search.n_trials=3")
 
 
+def test_collect_sees_what_is_finished_while_it_looks(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last worker closes its slot right after collect saw nobody at work."""
+    held = Slots.held
+
+    def looked(slots: Slots, budget: int) -> int:
+        seen = held(slots, budget)
+        with monkeypatch.context() as patch:
+            patch.setattr(Slots, "held", held)
+            do(folder, store, "search-work")
+        return seen
+
+    monkeypatch.setattr(Slots, "held", looked)
+    assert do(folder, store, "search-collect")["finished"] == 2
+
+
 def test_a_search_whose_time_is_spent_ends_with_what_it_has(folder: Path, store: Store, fits: list[dict[str, Any]]) -> None:
     assert do(folder, store, "search-work", "search.n_trials=50", "search.timeout_minutes=0.0001")["finished"] == 1
     assert do(folder, store, "search-collect", "search.n_trials=50", "search.timeout_minutes=0.0001")["finished"] == 1
