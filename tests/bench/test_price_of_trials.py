@@ -31,7 +31,7 @@ SHAPES = {"narrow": (384_000 // SMALL, 15), "wide": (200_000 // SMALL, 430)}
 CONFIG = """
 common: {checkpoint_interval_minutes: 0.5}
 prepare: {source: file, path: table.parquet, label: y, time: t, engineered: []}
-search: {families: [FAMILY], n_trials: TRIALS, rounds: 200}
+search: {families: [FAMILY], n_trials: TRIALS}
 """
 
 
