@@ -64,7 +64,7 @@ class Kill:
         raise Killed
 
 
-def storage(url: str, *, create: bool = False) -> optuna.storages.RDBStorage:
+def storage(url: str, *, create: bool = False) -> patience.Storage:
     """Open a database, as the search does."""
     lite = url.startswith("sqlite")
     arguments: dict[str, Any] = {"connect_args": {"timeout": 60, "isolation_level": None}} if lite else {"pool_size": 2}
@@ -133,7 +133,8 @@ def _attempt(slots: Slots, claim: module.Claim, records: Path, kill: Kill, secon
     if (begun := slots.begin(claim, NAMES, _known(records, claim.slot) if claim.draw else None)) is None:
         return
     trial, reports = begun
-    params = {"x": trial.suggest_float("x", 0, 1), "depth": trial.suggest_int("depth", 1, 3)}
+    with slots.together():
+        params = {"x": trial.suggest_float("x", 0, 1), "depth": trial.suggest_int("depth", 1, 3)}
     record = records / f"{claim.slot}-{hashlib.sha256(repr(params).encode()).hexdigest()}"
     if not record.exists():
         for step in sorted({*STEPS} - reports.keys()):

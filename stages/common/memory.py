@@ -49,10 +49,10 @@ def allowed(*, ever: bool = False) -> tuple[float, str]:
 
     Processes that share a machine, SUREFOOT_SHARES of them, are each allowed their part of it.
     """
-    own, shares = resident(), int(os.environ.get("SUREFOOT_SHARES", "1"))
-    found: list[tuple[float, str]] = [(bound.limit if ever else own + bound.limit - bound.used(), bound.name) for bound in bounds()]
+    own, shares, limits = resident(), int(os.environ.get("SUREFOOT_SHARES", "1")), bounds()
+    found: list[tuple[float, str]] = [(bound.limit if ever else own + bound.limit - bound.used(), bound.name) for bound in limits]
     each = f", for each of {shares} workers" if shares > 1 else ""
-    found += [(bound.limit / shares, bound.name + each) for bound in bounds() if bound.name != "ulimit -v"]
+    found += [(bound.limit / shares, bound.name + each) for bound in limits if bound.name != "ulimit -v"]
     if (machine := Path("/proc/meminfo")).exists():
         told = {name: 1024 * int(value.split()[0]) for name, value in (line.split(":") for line in machine.read_text().splitlines())}
         found += [] if ever else [(own + told["MemAvailable"], "what is free on this machine")]

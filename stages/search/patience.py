@@ -1,17 +1,19 @@
 """A study database whose server goes away, and comes back: nobody who searches ends for that."""
 
+import contextlib
 import copy
 import functools
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, override
 
 import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
@@ -51,6 +53,34 @@ def patiently[T](engine: sqlalchemy.Engine, action: Callable[[], T]) -> T:
 class Storage(optuna.storages.RDBStorage):
     """Optuna's storage, each call of which is patient."""
 
+    _drawn: list[tuple[Any, ...]] | None = None  # parameters that are to be written together
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Write what a trial draws meanwhile in one transaction, all or nothing; each parameter takes one of its own elsewhere."""
+        drawn: list[tuple[Any, ...]] = []
+        self._drawn = drawn
+        try:
+            yield
+        finally:
+            self._drawn = None
+
+        def write() -> None:
+            # What cannot be written twice was written, by a try whose answer was lost.
+            with _create_scoped_session(self.scoped_session, ignore_integrity_error=True) as session:
+                for one in drawn:
+                    self._set_trial_param_without_commit(session, *one)
+
+        if drawn:
+            patiently(self.engine, write)
+
+    @override
+    def _set_trial_param(self, *arguments: Any) -> None:
+        if self._drawn is not None:
+            self._drawn.append(arguments)
+        else:
+            patiently(self.engine, lambda: super(Storage, self)._set_trial_param(*arguments))
+
     @override
     def _get_prepared_new_trial(self, study_id: int, template_trial: FrozenTrial | None, session: Any) -> Any:
         """Write a trial as Optuna does, but all its attributes by one statement, and all its reports: others wait for the study's row."""
@@ -87,7 +117,6 @@ def _patient(name: str) -> Callable[..., Any]:
 for _name in (
     "_create_new_trial",
     "_get_trials",
-    "_set_trial_param",
     "get_study_directions",
     "get_study_id_from_name",
     "get_study_name_from_id",

@@ -18,6 +18,7 @@ in a row the slot draws other parameters: that is how a budget is topped up for 
 """
 
 import contextlib
+import datetime as dt
 import functools
 import math
 import os
@@ -36,7 +37,7 @@ from sqlalchemy import text
 
 from stages.common import log
 from stages.common.errors import NotNow
-from stages.search.patience import add_reports, patiently
+from stages.search.patience import Storage, add_reports, patiently
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 LEASE = 15.0  # seconds; renewed three times as often
@@ -56,6 +57,9 @@ CREATE TABLE IF NOT EXISTS surefoot_slots (
     closed BOOLEAN NOT NULL DEFAULT FALSE,
     PRIMARY KEY (study, slot)
 )"""
+
+
+CLOSE = "UPDATE surefoot_slots SET closed = TRUE WHERE study = :study AND slot = :slot"
 
 
 class Lost(Exception):
@@ -84,7 +88,7 @@ class Hold:
 class Slots:
     """The slots of one study."""
 
-    def __init__(self, study: optuna.Study, storage: optuna.storages.RDBStorage, lease: float = LEASE) -> None:
+    def __init__(self, study: optuna.Study, storage: Storage, lease: float = LEASE) -> None:
         self.study = study
         self.lease = lease
         self.seen: list[FrozenTrial] = []  # all trials, at the last reconcile
@@ -184,6 +188,10 @@ class Slots:
             raise
         return trial, template.intermediate_values
 
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """Write what an attempt's trial draws in one transaction."""
+        return self._storage.together()
+
     def renew(self, claim: Claim) -> None:
         """Keep the slot for another lease.
 
@@ -206,35 +214,67 @@ class Slots:
             UpdateFinishedTrialError: another worker took the slot over, and failed the attempt.
 
         """
+        self._write(trial, values, attributes)
+
+    def tell(
+        self,
+        claim: Claim,
+        trial: optuna.Trial,
+        state: TrialState,
+        value: float | None,
+        reported: Mapping[int, float] | None = None,
+        **attributes: Any,
+    ) -> None:
+        """Finish the attempt, and with it the slot, as ``report`` tells what it reported, all in one transaction.
+
+        What is pruned is worth what it reported last, as in Optuna's ``Study.tell``, which takes a transaction of its own and three
+        more questions; of its samplers' ``after_trial`` none that is used here does anything.
+
+        Raises:
+            Lost: another worker took the slot over.
+            ValueError: a finished trial without a number to tell.
+
+        """
+        if state == TrialState.COMPLETE and (value is None or math.isnan(value)):
+            raise ValueError(f"slot {claim.slot} of {self.study.study_name}: {value} is no value of a finished trial.")
+        self.study._thread_local.cached_all_trials = None
+        try:
+            self._write(trial, reported or {}, attributes, (claim, state, value))
+        except optuna.exceptions.UpdateFinishedTrialError as error:
+            if self._state(trial) not in FINISHED:  # else it was done, but the answer got lost: others can only fail it
+                raise Lost(f"slot {claim.slot} of {self.study.study_name}: attempt {claim.attempt} was taken over") from error
+            self._close(claim.slot)
+
+    def _write(
+        self,
+        trial: optuna.Trial,
+        values: Mapping[int, float],
+        attributes: Mapping[str, Any],
+        end: tuple[Claim, TrialState, float | None] | None = None,
+    ) -> None:
         models, number = optuna.storages._rdb.models, trial._trial_id
         row = models.TrialIntermediateValueModel
 
         def write() -> None:
             with optuna.storages._rdb.storage._create_scoped_session(self._storage.scoped_session) as session:
-                state: Any = models.TrialModel.find_or_raise_by_id(number, session).state
-                self._storage.check_trial_is_updatable(number, state)
-                there = {step for (step,) in session.query(row.step).filter(row.trial_id == number)}
+                found: Any = models.TrialModel.find_or_raise_by_id(number, session, for_update=end is not None)
+                self._storage.check_trial_is_updatable(number, found.state)
+                asked = session.query(row.step, row.intermediate_value, row.intermediate_value_type).filter(row.trial_id == number)
+                there = {step: row.stored_repr_to_intermediate_value(*stored) for step, *stored in asked}
                 add_reports(session, number, {step: value for step, value in values.items() if step not in there})
                 for name, value in attributes.items():
                     self._storage._set_trial_attr_without_commit(session, models.TrialUserAttributeModel, number, name, value)
+                if end:
+                    claim, state, worth = end
+                    if state == TrialState.PRUNED:
+                        told = {**values, **there}
+                        worth = told[max(told)] if told else None
+                    if worth is not None and not math.isnan(worth):
+                        self._storage._set_trial_value_without_commit(session, found, 0, worth)
+                    found.state, found.datetime_complete = state, dt.datetime.now()  # noqa: DTZ005 - as Optuna's own
+                    session.execute(text(CLOSE), {**self._study, "slot": claim.slot})
 
         patiently(self._storage.engine, write)
-
-    def tell(self, claim: Claim, trial: optuna.Trial, state: TrialState, value: float | None) -> None:
-        """Finish the attempt, and with it the slot.
-
-        Raises:
-            Lost: another worker took it over.
-
-        """
-        try:
-            self.study.tell(trial, None if state == TrialState.PRUNED else value, state=state)
-        except (ValueError, optuna.exceptions.UpdateFinishedTrialError) as error:
-            if (now := self._state(trial)) == TrialState.RUNNING:
-                raise
-            if now not in FINISHED:  # else it was done, but the answer got lost: others can only fail it
-                raise Lost(f"slot {claim.slot} of {self.study.study_name}: attempt {claim.attempt} was taken over") from error
-        self._close(claim.slot)
 
     @contextlib.contextmanager
     def kept(self, claim: Claim, hangs_after: float = math.inf, scratch: Path | None = None) -> Iterator[Hold]:
@@ -344,7 +384,7 @@ class Slots:
         return revoked is not None
 
     def _close(self, slot: int) -> None:
-        self._one_row("UPDATE surefoot_slots SET closed = TRUE WHERE study = :study AND slot = :slot RETURNING slot", slot=slot)
+        self._one_row(f"{CLOSE} RETURNING slot", slot=slot)
 
     def _fail(self, trial: optuna.Trial | FrozenTrial) -> bool:
         """Fail a trial; False where its worker had finished it."""

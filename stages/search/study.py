@@ -65,7 +65,7 @@ def at_hand() -> Iterator[None]:
         raise NotNow(f"the study database does not answer as it should: {said}. Run again: what is gone is made again.") from error
 
 
-def storage(run: Run, *, create: bool = False) -> optuna.storages.RDBStorage:
+def storage(run: Run, *, create: bool = False) -> patience.Storage:
     """Open the database; only ``search-create`` makes its tables, since several at once would collide."""
     url = database.url(run.store)
     database.check(url)
@@ -276,8 +276,9 @@ def tell(slots: Slots, claim: Claim, trial: optuna.Trial, record: dict[str, Any]
 
     """
     on_gpu = ("device", "gpu_memory_mb") if "gpu_memory_mb" in record else ()
-    slots.report(trial, dict(record["reports"]), **{name: record[name] for name in ("seconds", "began", "rung", *on_gpu)})
-    slots.tell(claim, trial, TrialState.PRUNED if record["state"] == "pruned" else TrialState.COMPLETE, record["value"])
+    attributes = {name: record[name] for name in ("seconds", "began", "rung", *on_gpu)}
+    state = TrialState.PRUNED if record["state"] == "pruned" else TrialState.COMPLETE
+    slots.tell(claim, trial, state, record["value"], dict(record["reports"]), **attributes)
 
 
 def is_out_of_time(config: Config, trials: dict[int, FrozenTrial]) -> bool:

@@ -137,7 +137,8 @@ def _try(search: _Search, claim: "Claim", trial: "optuna.Trial", reports: "_Repo
 
     rungs, has_room = _rungs(search.config, search.run), False
     try:
-        params = space.suggest(trial, search.space)
+        with search.slots.together():
+            params = space.suggest(trial, search.space)
         if (rung := _with_room(search, claim, params)) > claim.rung:
             search.slots.go_down(claim, trial, rung)
             return

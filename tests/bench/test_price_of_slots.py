@@ -13,6 +13,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from stages.families import space, xgboost
+from stages.search import patience
 from stages.search import study as studies
 from stages.search.slots import Slots
 from tests import slots as drill
@@ -41,7 +42,7 @@ class Timed(optuna.samplers.TPESampler):
             Timed.seconds += time.perf_counter() - started
 
 
-def _filled(url: str, trials: int) -> tuple[str, optuna.storages.RDBStorage]:
+def _filled(url: str, trials: int) -> tuple[str, patience.Storage]:
     """Make a study with so many finished trials."""
     name, storage = secrets.token_hex(6), drill.storage(url, create=True)
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
@@ -70,9 +71,9 @@ def _ours(slots: Slots, budget: int) -> None:
     with slots.kept(claim):
         begun = slots.begin(claim, xgboost.SPACE.keys())
         assert begun
-        params = space.suggest(begun[0], xgboost.SPACE)
-        begun[0].set_user_attr("seconds", 1.0)
-        slots.tell(claim, begun[0], TrialState.COMPLETE, params["subsample"])
+        with slots.together():
+            params = space.suggest(begun[0], xgboost.SPACE)
+        slots.tell(claim, begun[0], TrialState.COMPLETE, params["subsample"], seconds=1.0)
 
 
 def _plain(study: optuna.Study, number: int) -> None:

@@ -153,7 +153,7 @@ def test_a_thread_beside_does_not_wait(away: list[str]) -> None:
 
 def test_whose_work_ended_for_it_does_not_wait_again_to_let_the_slot_go(away: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "PAUSES", (0.01, 0.01))
-    storage = optuna.storages.RDBStorage("sqlite://")
+    storage = patience.Storage("sqlite://")
     study = optuna.create_study(storage=storage)
     monkeypatch.setattr(storage, "engine", sqlalchemy.create_engine("postgresql+psycopg2://surefoot@127.0.0.1:1/none"))
     slots = Slots(study, storage)

@@ -23,7 +23,7 @@ from stages.common.errors import ConfigError, Interrupted, MissingInput, NotNow,
 from stages.common.store import Store, open_store
 from stages.families import need
 from stages.features import features
-from stages.search import progress, work
+from stages.search import patience, progress, work
 from stages.search import study as studies
 from stages.search.slots import Slots
 from tests import programs, small
@@ -105,7 +105,7 @@ def test_collect_waits_for_those_who_are_at_work(folder: Path, store: Store) -> 
     do(folder, store, "search-work")
     with pytest.raises(MissingInput, match="2 of 3 trials are finished, and nobody is at work"):
         do(folder, store, "search-collect", "search.n_trials=3")
-    storage = optuna.storages.RDBStorage(f"sqlite:///{store.address}/study.db")
+    storage = patience.Storage(f"sqlite:///{store.address}/study.db")
     slots = Slots(optuna.load_study(study_name=None, storage=storage), storage)
     slots.grow(3)
     assert slots.claim(3)
@@ -139,7 +139,7 @@ def test_a_trial_that_was_finished_but_not_told_is_not_fitted_again(
 ) -> None:
     """Kill it between the record and the study: whatever tells is where a process may end."""
     with monkeypatch.context() as patch:
-        patch.setattr(optuna.Study, "tell", _killed)
+        patch.setattr(Slots, "tell", _killed)
         with pytest.raises(KeyboardInterrupt):
             do(folder, store, "search-work")
     assert (len(fits), len(records(store))) == (1, 1)
@@ -159,7 +159,7 @@ def test_a_damaged_record_is_not_believed(
     folder: Path, store: Store, fits: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(optuna.Study, "tell", _killed)
+        patch.setattr(Slots, "tell", _killed)
         with pytest.raises(KeyboardInterrupt):
             do(folder, store, "search-work")
     path = store.local(records(store)[0])
@@ -314,10 +314,10 @@ def test_a_trial_that_is_about_to_be_told_is_left_to_its_worker(folder: Path, st
     """Another run's search-create finds its record in the store, and no trial of it that is finished."""
     real = Slots.tell
 
-    def tell(*arguments: Any) -> None:
+    def tell(*arguments: Any, **attributes: Any) -> None:
         assert len(records(store)) > len([trial for trial in trials(store) if trial.state == TrialState.COMPLETE])
         do(folder, store, "search-create")
-        real(*arguments)
+        real(*arguments, **attributes)
 
     monkeypatch.setattr(Slots, "tell", tell)
     assert do(folder, store, "search-work")["finished"] == 2
@@ -503,7 +503,7 @@ def test_a_fits_borders_are_told_together(folder: Path, store: Store, monkeypatc
     commits: list[bool] = []  # whether it told any
     real = studies.storage
 
-    def storage(run: Any, **options: Any) -> optuna.storages.RDBStorage:
+    def storage(run: Any, **options: Any) -> patience.Storage:
         made, told = real(run, **options), [False]
 
         def statement(*arguments: Any) -> None:
