@@ -11,6 +11,7 @@ from typing import Any, override
 
 import optuna
 import sqlalchemy
+from optuna.distributions import check_distribution_compatibility, distribution_to_json
 from optuna.exceptions import StorageInternalError
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
@@ -57,7 +58,7 @@ class Storage(optuna.storages.RDBStorage):
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Write what a trial draws meanwhile in one transaction, all or nothing; each parameter takes one of its own elsewhere."""
+        """Write what one trial draws meanwhile in one transaction, all or nothing; each parameter takes one of its own elsewhere."""
         drawn: list[tuple[Any, ...]] = []
         self._drawn = drawn
         try:
@@ -68,8 +69,15 @@ class Storage(optuna.storages.RDBStorage):
         def write() -> None:
             # What cannot be written twice was written, by a try whose answer was lost.
             with _create_scoped_session(self.scoped_session, ignore_integrity_error=True) as session:
-                for one in drawn:
-                    self._set_trial_param_without_commit(session, *one)
+                found: Any = models.TrialModel.find_or_raise_by_id(drawn[0][0], session)
+                self.check_trial_is_updatable(found.trial_id, found.state)
+                for number, name, value, distribution, before in drawn:
+                    if before is None:  # not seen here yet: Optuna looks what other trials have
+                        self._set_trial_param_without_commit(session, number, name, value, distribution)
+                        continue
+                    check_distribution_compatibility(before, distribution)
+                    said = distribution_to_json(distribution)
+                    session.add(models.TrialParamModel(trial_id=number, param_name=name, param_value=value, distribution_json=said))
 
         if drawn:
             patiently(self.engine, write)
@@ -90,8 +98,7 @@ class Storage(optuna.storages.RDBStorage):
         bare.user_attrs, bare.intermediate_values = {}, {}
         trial = super()._get_prepared_new_trial(study_id, bare, session)
         add_reports(session, trial.trial_id, template_trial.intermediate_values)
-        for name, value in template_trial.user_attrs.items():
-            session.add(models.TrialUserAttributeModel(trial_id=trial.trial_id, key=name, value_json=json.dumps(value)))
+        session.add_all(attribute(trial.trial_id, *one) for one in template_trial.user_attrs.items())
         return trial
 
 
@@ -101,6 +108,22 @@ def add_reports(session: Any, trial: Any, values: Mapping[int, float]) -> None:
     for step in sorted(values):
         stored, kind = row.intermediate_value_to_stored_repr(values[step])
         session.add(row(trial_id=trial, step=step, intermediate_value=stored, intermediate_value_type=kind))
+
+
+def attribute(trial: Any, name: str, value: Any) -> models.TrialUserAttributeModel:
+    """Give the row of one thing that is to be known of a trial."""
+    return models.TrialUserAttributeModel(trial_id=trial, key=name, value_json=json.dumps(value))
+
+
+def add_attributes(session: Any, trial: Any, values: Mapping[str, Any]) -> None:
+    """Write what is to be known of a trial, by name, over what is there."""
+    row = models.TrialUserAttributeModel
+    there = {one.key: one for one in session.query(row).filter(row.trial_id == trial)} if values else {}
+    for name, value in values.items():
+        if name in there:
+            there[name].value_json = json.dumps(value)
+        else:
+            session.add(attribute(trial, name, value))
 
 
 def _patient(name: str) -> Callable[..., Any]:

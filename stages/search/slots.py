@@ -37,7 +37,7 @@ from sqlalchemy import text
 
 from stages.common import log
 from stages.common.errors import NotNow
-from stages.search.patience import Storage, add_reports, patiently
+from stages.search.patience import Storage, add_attributes, add_reports, patiently
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 LEASE = 15.0  # seconds; renewed three times as often
@@ -262,8 +262,7 @@ class Slots:
                 asked = session.query(row.step, row.intermediate_value, row.intermediate_value_type).filter(row.trial_id == number)
                 there = {step: row.stored_repr_to_intermediate_value(*stored) for step, *stored in asked}
                 add_reports(session, number, {step: value for step, value in values.items() if step not in there})
-                for name, value in attributes.items():
-                    self._storage._set_trial_attr_without_commit(session, models.TrialUserAttributeModel, number, name, value)
+                add_attributes(session, number, attributes)
                 if end:
                     claim, state, worth = end
                     if state == TrialState.PRUNED:
