@@ -1,12 +1,13 @@
 """A budget of slots is met exactly, whoever dies or sleeps between which two commits; in SQLite and in Postgres."""
 
+import contextlib
 import itertools
 import math
 import os
 import random
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import text
 
+from stages.search import patience
 from stages.search import slots as module
 from stages.search.slots import Claim, Lost, Slots
 from tests import programs
@@ -206,16 +208,69 @@ def test_who_is_told_twice_to_finish_has_lost_nothing(url: str, study: str, monk
     assert claim
     begun = slots.begin(claim, {"x"})
     assert begun
-    real = slots._storage.set_trial_state_values
+    began: list[Callable[[], Any]] = []
 
-    def twice(*arguments: Any, **options: Any) -> bool:
-        real(*arguments, **options)
-        return real(*arguments, **options)
+    def twice(_: Any, action: Callable[[], Any]) -> Any:
+        began.append(action)
+        action()
+        return action()
 
-    monkeypatch.setattr(slots._storage, "set_trial_state_values", twice)
-    slots.tell(claim, begun[0], TrialState.COMPLETE, 0.5)
-    assert [(trial.state, trial.value) for trial in slots.study.trials] == [(TrialState.COMPLETE, 0.5)]
+    monkeypatch.setattr(patience, "patiently", twice)
+    monkeypatch.setattr(module, "patiently", twice)
+    with slots.together():
+        begun[0].suggest_float("x", 0, 1)
+        begun[0].suggest_float("y", 0, 1)
+    slots.tell(claim, begun[0], TrialState.COMPLETE, 0.5, {10: 0.25}, seconds=1.0)
+    (trial,) = slots.study.trials
+    assert (trial.state, trial.value, trial.intermediate_values, {*trial.params}) == (TrialState.COMPLETE, 0.5, {10: 0.25}, {"x", "y"})
+    assert trial.user_attrs["seconds"] == 1.0
     assert not drill.is_open(slots._storage.engine, study, 1)
+    assert began
+
+
+@pytest.mark.parametrize("state", [TrialState.COMPLETE, TrialState.PRUNED])
+@pytest.mark.parametrize("reports", [{}, {10: 0.75, 20: 0.25}, {10: 0.75, 20: math.nan}])
+def test_an_end_is_told_as_optuna_tells_it(url: str, study: str, state: TrialState, reports: dict[int, float]) -> None:
+    """Value, reports and what else is known; and the slot is closed by then."""
+    slots = opened(url, study)
+    slots.grow(1)
+    claim = slots.claim(1)
+    assert claim
+    begun = slots.begin(claim, set())
+    assert begun
+    slots.report(begun[0], {step: value for step, value in reports.items() if step == 10}, seconds=0.5)
+    slots.tell(claim, begun[0], state, 0.5, reports, seconds=1.0, rung=2)
+    beside = slots.study.ask()
+    for step, value in reports.items():
+        beside.report(value, step)
+    slots.study.tell(beside, None if state == TrialState.PRUNED else 0.5, state)
+
+    ours, optunas = opened(url, study).study.trials
+    assert ours.state == optunas.state == state
+    assert ours.values == optunas.values
+    assert repr(ours.intermediate_values) == repr(optunas.intermediate_values)
+    assert (ours.user_attrs["seconds"], ours.user_attrs["rung"]) == (1.0, 2)
+    assert ours.datetime_complete
+    assert not drill.is_open(slots._storage.engine, study, 1)
+    with pytest.raises(ValueError, match="nan is no value"):
+        slots.tell(claim, begun[0], TrialState.COMPLETE, math.nan)
+
+
+def test_what_a_trial_draws_is_written_as_a_whole_or_not_at_all(url: str, study: str) -> None:
+    slots, other = opened(url, study), opened(url, study)
+    slots.grow(2)
+    drawn = []
+    for is_cut in (True, False, False):
+        trial = slots.study.ask()
+        with contextlib.suppress(Killed), slots.together():
+            drawn.append({"x": trial.suggest_float("x", 0, 1), "depth": trial.suggest_int("depth", 1, 3)})
+            assert other.study.trials[-1].params == {}
+            if is_cut:
+                raise Killed
+    assert [trial.params for trial in other.study.trials] == [{}, *drawn[1:]]
+    trial = slots.study.ask()
+    with pytest.raises(ValueError, match="Cannot set different distribution kind"), slots.together():
+        trial.suggest_int("x", 0, 1)
 
 
 def test_what_is_reported_together_is_as_if_one_by_one(url: str, study: str) -> None:
