@@ -367,7 +367,8 @@ class Fault:
 
 
 FAULTS = {
-    "deleted": Fault("a worker's pod is deleted", "kubectl delete --force", worker_deleted, "pod deleted|exit code 143"),
+    # Argo says "pod deleted", or makes the pod anew as the same attempt, where it has not seen it run yet.
+    "deleted": Fault("a worker's pod is deleted", "kubectl delete --force", worker_deleted),
     "killed": Fault("a worker is killed", "SIGKILL", worker_killed, r"Error \(exit code 137\)"),
     "memory": Fault("a worker is killed for its memory", "its limit is lowered to what it uses", worker_out_of_memory, "OOMKilled"),
     "postgres": Fault("Postgres is away", f"scaled to none for {AWAY} s", postgres_away),
