@@ -57,8 +57,6 @@ CREATE TABLE IF NOT EXISTS surefoot_slots (
     closed BOOLEAN NOT NULL DEFAULT FALSE,
     PRIMARY KEY (study, slot)
 )"""
-
-
 CLOSE = "UPDATE surefoot_slots SET closed = TRUE WHERE study = :study AND slot = :slot"
 
 
