@@ -244,12 +244,12 @@ def worker_out_of_memory(at: Drill, pod: str, inside: str) -> float:
 
 def postgres_away(at: Drill, _pod: str, _inside: str) -> float:
     """Scale Postgres to none, and back."""
-    return _scaled_to_none(at, "deployment/surefoot-postgres")
+    return _scaled_to_none(at, "statefulset/surefoot-postgres")
 
 
 def minio_away(at: Drill, _pod: str, _inside: str) -> float:
     """Scale MinIO to none, and back."""
-    return _scaled_to_none(at, "deployment/surefoot-minio")
+    return _scaled_to_none(at, "statefulset/surefoot-minio")
 
 
 def controller_killed(at: Drill, _pod: str, _inside: str) -> float:

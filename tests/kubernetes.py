@@ -116,7 +116,7 @@ class Place:
         """Count the finished trials of each study."""
         asked = "SELECT study_id, count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED') GROUP BY 1 ORDER BY 1"
         program = 'PGPASSWORD="$POSTGRES_PASSWORD" psql --host=127.0.0.1 --username=surefoot --no-align --tuples-only --command="$0"'
-        return self.kubectl("exec", "deployment/surefoot-postgres", "--", "sh", "-c", program, asked)
+        return self.kubectl("exec", "statefulset/surefoot-postgres", "--", "sh", "-c", program, asked)
 
     def digests(self, store: str) -> list[str]:
         """List the finished steps of a store."""

@@ -298,15 +298,15 @@ def test_argo_retry_after_a_repaired_fault_starts_what_is_missing(place: Place, 
     names = [place.submit(config(tmp_path, search={"seed": seed}), f"s3://surefoot/retried-{seed}") for seed in (1, 4)]
     for name in names:
         place.until(name, "preparing", lambda found: bool(step(found, "prepare")))
-    place.kubectl("scale", "deployment/surefoot-postgres", "--replicas=0")
+    place.kubectl("scale", "statefulset/surefoot-postgres", "--replicas=0")
     try:
         for name in names:
             failed = place.ended(name)
             assert failed["status"]["phase"] == "Failed"
             assert {node["outputs"]["exitCode"] for node in step(failed, "search-create")} == {"75"}
     finally:
-        place.kubectl("scale", "deployment/surefoot-postgres", "--replicas=1")
-        place.kubectl("rollout", "status", "deployment/surefoot-postgres", "--timeout=120s")
+        place.kubectl("scale", "statefulset/surefoot-postgres", "--replicas=1")
+        place.kubectl("rollout", "status", "statefulset/surefoot-postgres", "--timeout=120s")
     before = {name: place.pods(name) for name in names}
 
     by_command, by_button = names
@@ -599,6 +599,36 @@ def in_docker(tag: str, folder: Path, families: tuple[str, ...]) -> None:
     assert tag.startswith("e2e-")
 
 
+@pytest.mark.parametrize("server", ["postgres", "minio"])
+def test_a_server_never_writes_twice_to_its_volume(place: Place, first: tuple[Path, str, Document], server: str) -> None:
+    """Deleted, and scaled to none and back: the next one is made when the last one is gone. Two Postgres on one folder destroy it."""
+    before = place.digests(first[1]), place.finished()
+    found = ("get", "pods", "--selector", f"app.kubernetes.io/name=surefoot-{server}", "--output", "json")
+
+    def listed() -> list[Document]:
+        items: list[Document] = json.loads(place.kubectl(*found))["items"]
+        return items
+
+    (last,) = listed()
+    for orders in (
+        [("delete", "pod", last["metadata"]["name"], "--wait=false")],
+        [("scale", f"statefulset/surefoot-{server}", f"--replicas={number}") for number in (0, 1)],
+    ):
+        for order in orders:
+            place.kubectl(*order)
+        until = time.monotonic() + 120
+        uid = last["metadata"]["uid"]
+        while (
+            not (there := listed())
+            or there[0]["metadata"]["uid"] == uid
+            or not there[0]["status"].get("containerStatuses", [{}])[0].get("ready")
+        ):
+            assert len(there) <= 1, [one["metadata"]["name"] for one in there]
+            assert time.monotonic() < until, there
+        (last,) = there
+    assert (place.digests(first[1]), place.finished()) == before
+
+
 def test_what_is_kept_outlives_the_release(place: Place, first: tuple[Path, str, Document]) -> None:
     """Upgraded, rolled back, uninstalled and installed again: store, studies and production are there, and `helm test` passes.
 
@@ -612,7 +642,7 @@ def test_what_is_kept_outlives_the_release(place: Place, first: tuple[Path, str,
     assert (place.digests(store), place.finished()) == (before, finished)
     call("helm", "rollback", "surefoot", *where)
     assert (place.digests(store), place.finished()) == (before, finished)
-    call("helm", "uninstall", "surefoot", *where, "--cascade", "foreground")
+    call("helm", "uninstall", "surefoot", "--namespace", place.namespace)
     call("helm", "install", "surefoot", CHART, *where, "--set-string", f"tag={place.tag}", "--set", "networkPolicy.enabled=true")
     place.reach()
     assert (place.digests(store), place.finished()) == (before, finished)

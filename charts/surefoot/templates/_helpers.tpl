@@ -76,3 +76,10 @@ volumes: [{name: role, projected: {sources: [{serviceAccountToken: {path: token,
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{- /* Refuses beside the Deployment of an earlier chart: list of context, name. Helm would begin the new server while that one still runs. */ -}}
+{{- define "surefoot.alone" -}}
+{{- if lookup "apps/v1" "Deployment" (index . 0).Release.Namespace (index . 1) }}
+{{- fail (printf "%s is a Deployment of an earlier chart, and its volume may be written by one server alone: kubectl -n %s delete --cascade=foreground deployment/%s first" (index . 1) (index . 0).Release.Namespace (index . 1)) }}
+{{- end }}
+{{- end }}

@@ -118,7 +118,9 @@ def test_pods_go_where_the_values_say(tmp_path: Path) -> None:
 
 def labelled_pods(documents: list[Document]) -> dict[str, Any]:
     """Give all pods that are not steps, with their labels."""
-    held = {found["metadata"]["name"]: found["spec"]["template"] for found in documents if found["kind"] in ("Deployment", "Job")}
+    held = {
+        found["metadata"]["name"]: found["spec"]["template"] for found in documents if found["kind"] in ("Deployment", "StatefulSet", "Job")
+    }
     return held | {found["metadata"]["name"]: found for found in documents if found["kind"] == "Pod"}
 
 
