@@ -2,6 +2,7 @@
 
     FILE                        its model file's name
     SPACE                       what is searched, and where
+    FIRST                       of that, what a search tries first
     BINS                        how many bins a column of numbers gets, in a family that needs less memory with fewer
     boost(fit, borders)         fit from border to border; give the model, cut at the best one, and the device that was used
     predict(model, X)           each row's probability of the positive label

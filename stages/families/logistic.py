@@ -24,6 +24,7 @@ from stages.features.features import Table
 
 FILE = "model.json"
 SPACE: dict[str, list[Any]] = {"C": [1e-4, 100.0, "log"]}
+FIRST: dict[str, Any] = {"C": 1.0}  # what a search tries first, if nothing else
 ROWS = 50_000  # of train, at most: a baseline may be a little lower for it, and is there in seconds, not in minutes
 BATCH = 50_000  # rows that are scored at a time: each value of them takes 60 bytes meanwhile
 FEWEST = 100  # of each label, where there are so many

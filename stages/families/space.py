@@ -24,6 +24,11 @@ def suggest(trial: Asks, space: dict[str, list[Any]]) -> dict[str, Any]:
     return {name: _draw(trial, name, bounds) for name, bounds in space.items()}
 
 
+def nearest(params: dict[str, Any], space: dict[str, list[Any]]) -> dict[str, Any]:
+    """Give numbers as they are, or the bound of a space that they are beyond."""
+    return {name: min(max(params[name], low), high) for name, (low, high, *_) in space.items()}
+
+
 def _draw(trial: Asks, name: str, bounds: list[Any]) -> Any:
     match bounds:
         case [str(), *_]:

@@ -32,6 +32,15 @@ SPACE: dict[str, list[Any]] = {  # [low, high], integers or numbers; "log": draw
     "colsample_bytree": [0.4, 1.0],
     "reg_lambda": [0.01, 100.0, "log"],
 }
+# What a search tries first, if nothing else: the library's defaults, as near as SPACE holds them, and a rate for some hundred rounds.
+FIRST: dict[str, Any] = {
+    "max_depth": 6,
+    "learning_rate": 0.1,
+    "min_child_weight": 1.0,
+    "subsample": 1.0,
+    "colsample_bytree": 1.0,
+    "reg_lambda": 1.0,
+}
 
 
 @functools.cache

@@ -213,17 +213,23 @@ def known(config: Config, run: Run, slots: Slots, slot: int) -> tuple[dict[str, 
     return record, trial
 
 
-def first(config: Config, run: Run) -> FrozenTrial | None:
-    """Give the trial that slot 0 is to be, where the live model's settings are tried first, and the space still holds them."""
-    params = run.pinned.first.get(run.item["family"])
-    if params is None:
-        return None
-    wanted = space.suggest(_Shapes(), asked(config, run))
-    try:
-        return optuna.trial.create_trial(state=TrialState.RUNNING, params=params, distributions=wanted, user_attrs={"draw": 0, "rung": 0})
-    except ValueError as error:
-        log.warning("first.not_tried", params=params, why=str(error), so="the space is another one now")
-        return None
+def first(config: Config, run: Run) -> FrozenTrial:
+    """Give the trial that slot 0 is to be: the live model's settings, where those are tried first, and the space still holds them.
+
+    Else it is the family's FIRST, as near as the space comes to it: with few trials, a search is no worse than that on the valid split.
+    """
+    bounds = asked(config, run)
+    wanted, own = space.suggest(_Shapes(), bounds), space.nearest(families.load(run.item["family"]).FIRST, bounds)
+    if params := run.pinned.first.get(run.item["family"]):
+        try:
+            return _planned(params, wanted)
+        except ValueError as error:
+            log.warning("first.not_tried", params=params, why=str(error), so="the space is another one now")
+    return _planned(own, wanted)
+
+
+def _planned(params: dict[str, Any], wanted: dict[str, Any]) -> FrozenTrial:
+    return optuna.trial.create_trial(state=TrialState.RUNNING, params=params, distributions=wanted, user_attrs={"draw": 0, "rung": 0})
 
 
 def check_records(run: Run, study: optuna.Study, trials: dict[int, FrozenTrial]) -> None:

@@ -36,7 +36,7 @@ class _Search:
     train: "Table"
     valid: "Table"
     fits: "Fits"
-    first: "optuna.trial.FrozenTrial | None"  # what slot 0 is to try
+    first: "optuna.trial.FrozenTrial"  # what slot 0 is to try
     bad: list[int] = field(default_factory=list)  # slots that could not be fitted, since one could
 
 

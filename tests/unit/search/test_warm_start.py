@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from stages import families
 from stages.common import artifact, contract, registry
 from stages.common.address import Addresses
 from stages.common.store import Store, open_store
@@ -14,7 +15,7 @@ from tests import small
 from tests.small import finished, finished_once
 
 WARM = "search.warm_start=true"
-SEED = "search.seed=7"  # else slot 0 would be what it was anyhow
+SEED = "search.seed=7"  # else it would be the search that there was
 EASY = "validate.champion_need=advisory"
 __all__ = ["finished", "finished_once"]
 XGBOOST = {"family": "xgboost"}
@@ -58,11 +59,42 @@ def later(finished: Path) -> Path:
     return finished
 
 
+def promote(folder: Path, store: Store) -> None:
+    """Let a model be live that was made with other settings, deeper than a search tries first."""
+    live = registry.live(store)
+    assert live
+    made = best(store)
+    (folder / "model.json").write_bytes(contract.dump({**made, "params": {**made["params"], "max_depth": 9}}))
+    other = artifact.put(store, folder / "model.json")["sha256"]
+    registry.add(store, {**live, "generation": 2, "version": "other", "files": {**live["files"], "model.json": other}})
+    assert best(store) != made, "another model is live"
+
+
 def test_slot_0_has_the_live_models_settings(later: Path) -> None:
-    live = best(open_store(str(later / "store")))
+    promote(later, store := open_store(str(later / "store")))
+    live = best(store)
     warm, cold = trials(end(later, WARM, SEED)), trials(end(later, SEED))
     assert warm[0]["params"] == live["params"] != cold[0]["params"]
     assert warm[1]["params"] != warm[0]["params"]
+
+
+def test_slot_0_of_a_new_search_has_the_familys_own_first_settings(finished: Path) -> None:
+    """As near as the space comes to them, whatever the seed."""
+    store = open_store(str(finished / "store"))
+    for family in ("lightgbm", "xgboost"):
+        module = families.load(family)
+        for space, expected in (({}, {}), ({"learning_rate": [0.2, 0.3]}, {"learning_rate": 0.2})):
+            sets = (f"search.families=[{family}]", f"search.space={json.dumps({family: space})}", SEED)
+            planned = small.addresses(finished / "small.yaml", store, *sets)
+            for name in [*contract.STEPS][:4]:
+                small.do(name, planned)
+            planned.forget()
+            found = planned.find("search-collect", {"family": family})
+            assert found
+            told = json.loads(store.read(f"blobs/{found.files['trials.json']['sha256']}"))
+            assert told[0]["params"] == {**module.FIRST, **expected}
+            assert told[1]["params"].keys() == module.SPACE.keys()
+            assert told[1]["params"] != told[0]["params"]
 
 
 def test_what_was_searched_stays_done_whatever_is_live_since(later: Path) -> None:
@@ -90,12 +122,7 @@ def test_a_search_that_promoted_nothing_stays_done_too(later: Path) -> None:
     stopped = small.addresses(folder / "small.yaml", store, WARM, SEED)
     for name in [*contract.STEPS][:4]:
         small.do(name, stopped)
-    live = registry.live(store)
-    assert live
-    (folder / "model.json").write_bytes(contract.dump({**first, "params": {**first["params"], "max_depth": 5}}))
-    other = artifact.put(store, folder / "model.json")["sha256"]
-    registry.add(store, {**live, "generation": 2, "version": "other", "files": {**live["files"], "model.json": other}})
-    assert best(store) != first, "another model is live"
+    promote(folder, store)
     again = small.addresses(folder / "small.yaml", store, WARM, SEED)
     assert pins(again) == pins(stopped) == {"xgboost": first["params"]}
     assert again.state("search-collect", XGBOOST) == "done"
