@@ -60,6 +60,7 @@ GPUS: dict[str, str | int] = {"resource": "nvidia.com/gpu", **dict.fromkeys(NAME
 IS_THERE = "its result is there"
 # A pod that was taken away, as on spot nodes, did nothing wrong; where that was a fit's, what it saved is not begun anew.
 TAKEN, MOST_RETRIES = (143, -1), 20
+OVER = "active on the node longer than the specified deadline"  # kubelet's word: such a pod has the same codes
 DEFAULTS = {"todo": "{}", "locks": "{}", "memos": "{}", "families": "[]", "workers": "[]"}  # of outputs; the others' is empty
 LOCKED = m.SecurityContext(allow_privilege_escalation=False, read_only_root_filesystem=True, capabilities=m.Capabilities(drop=["ALL"]))
 # The user stands on the pod alone: init and wait must have main's, or they cannot read its files.
@@ -185,15 +186,12 @@ def _program(task: dag.Task) -> Container:
 
 
 def _retry(task: dag.Task) -> RetryStrategy:
-    """Say when, and how often, a step is tried again."""
-    ends = 'lastRetry.status == "Error" || asInt(lastRetry.exitCode) in {}'
-    limit, expression = dag.RETRIES, ends.format([*dag.RETRIED])
+    """Say when, and how often, a step is tried again: one that fits models more often, where its pod is taken before its time is over."""
+    limit, expression = dag.RETRIES, f'lastRetry.status == "Error" || asInt(lastRetry.exitCode) in {[*dag.RETRIED]}'
     if task.fits:
-        others = [code for code in dag.RETRIED if code not in TAKEN]
-        limit, expression = (
-            MOST_RETRIES,
-            f"{ends.format([*TAKEN])} || asInt(retries) < {dag.RETRIES} && asInt(lastRetry.exitCode) in {others}",
-        )
+        in_time = f'asInt(lastRetry.exitCode) in {[*TAKEN]} && !(lastRetry.message contains "{OVER}")'
+        others = f"asInt(retries) < {dag.RETRIES} && asInt(lastRetry.exitCode) in {[*dag.RETRIED]}"
+        limit, expression = MOST_RETRIES, f'lastRetry.status == "Error" || {in_time} || {others}'
     backoff = m.Backoff(duration=f"{dag.BACKOFF_SECONDS}s", factor=2, cap="1m")
     return RetryStrategy(limit=str(limit), backoff=backoff, expression=expression)
 
