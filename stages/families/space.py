@@ -25,8 +25,14 @@ def suggest(trial: Asks, space: dict[str, list[Any]]) -> dict[str, Any]:
 
 
 def nearest(params: dict[str, Any], space: dict[str, list[Any]]) -> dict[str, Any]:
-    """Give numbers as they are, or the bound of a space that they are beyond."""
-    return {name: min(max(params[name], low), high) for name, (low, high, *_) in space.items()}
+    """Give the values of a space that come closest: a number or its bound, a word or the first one."""
+    return {name: _nearest(params[name], bounds) for name, bounds in space.items()}
+
+
+def _nearest(value: Any, bounds: list[Any]) -> Any:
+    if isinstance(value, str):
+        return value if value in bounds else bounds[0]
+    return min(max(value, bounds[0]), bounds[1])
 
 
 def _draw(trial: Asks, name: str, bounds: list[Any]) -> Any:

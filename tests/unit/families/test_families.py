@@ -91,6 +91,8 @@ def test_each_family_has_the_same_words(name: str) -> None:
     words = ("boost", "predict", "save", "load", "contributions", "importance", "has_cuda")
     assert all(callable(getattr(family, word)) for word in words)
     assert space.merged(name, family.SPACE, {}) == family.SPACE
+    assert space.nearest(family.FIRST, family.SPACE) == family.FIRST
+    assert {key: type(value) for key, value in family.FIRST.items()} == {key: type(bounds[0]) for key, bounds in family.SPACE.items()}
 
 
 @EACH

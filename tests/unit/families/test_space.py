@@ -79,3 +79,10 @@ def test_a_space_of_a_family_that_is_not_searched_is_refused(tmp_path: Any) -> N
     path.write_text("search: {space: {xgbost: {max_depth: [1, 2]}}}")
     with pytest.raises(ConfigError, match=r"space is given for 'xgbost', which is not among families: xgboost"):
         config.load(path, (), {})
+
+
+def test_what_a_space_does_not_hold_becomes_what_it_holds_next_to_it() -> None:
+    params = {"depth": 6, "rate": 0.1, "policy": "lossguide"}
+    assert space.nearest(params, OWN) == params
+    others: dict[str, list[Any]] = {"depth": [8, 9], "rate": [0.01, 0.05, "log"], "policy": ["depthwise"]}
+    assert space.nearest(params, space.merged("f", OWN, others)) == {"depth": 8, "rate": 0.05, "policy": "depthwise"}
