@@ -216,7 +216,7 @@ def _bare(expression: str) -> str:
 def _parses(expression: str) -> bool:
     """Tell whether an expression parses: it is one of Python's, but for some signs, in the part of the language that is used here."""
     said = _bare(expression).replace("??", " or ").replace("?.", ".").replace("&&", " and ").replace("||", " or ")
-    said = re.sub(r"!(?!=)", " not ", said)
+    said = re.sub(r"!(?!=)", " not ", said.replace(" contains ", " in "))
     if said.count("?") != said.count(":"):
         return False
     try:

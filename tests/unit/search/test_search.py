@@ -464,8 +464,8 @@ def test_a_trial_too_large_for_any_rung_draws_others(folder: Path, store: Store,
     """Trees of 30 levels are more than any machine holds."""
     asked = failing(monkeypatch, lambda *_: None)
     space = "search.space={xgboost: {max_depth: [3, 36], min_child_weight: [1.0e-18, 2.0e-18]}}"
-    do(folder, store, "search-create", space, "search.n_trials=3")
-    assert do(folder, store, "search-work", space, "search.n_trials=3")["finished"] == 3
+    do(folder, store, "search-create", space, "search.n_trials=6")
+    assert do(folder, store, "search-work", space, "search.n_trials=6")["finished"] == 6
     assert all(params["max_depth"] < 30 for params, _ in asked)
     (study,) = optuna.get_all_study_summaries(storage := f"sqlite:///{store.address}/study.db")[-1:]
     made = optuna.load_study(study_name=study.study_name, storage=storage).trials
