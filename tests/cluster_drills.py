@@ -159,9 +159,9 @@ class Drill:
             self.inside[pod] = self.place.kubectl("exec", pod, "--container", "main", "--", "readlink", "/proc/self/ns/pid").strip()
         return {pod: self.inside[pod] for pod in pods if self.inside[pod] in at_work}
 
-    def is_at_a_slot(self, inside: str) -> bool:
-        """Tell whether a worker is at a slot, or was, and nobody took it over."""
-        return any(f"/{inside}/" in owner for owner in self.study.owners())
+    def at_a_slot(self, inside: str) -> str:
+        """Name the process in a worker's pod that is at a slot; nothing where none is. The next pod may have the same namespace."""
+        return next((owner for owner in self.study.owners() if f"/{inside}/" in owner), "")
 
     def until(self, what: str, is_so: Callable[[], bool], limit: float = LIMIT) -> None:
         """Wait until something is so; a server that does not answer says that it is not."""
@@ -303,14 +303,20 @@ def node_drained(at: Drill, pod: str, _inside: str) -> float:
 
 def _hit(at: Drill, inside: str, do: Callable[[], object]) -> float:
     """Hit a worker amid a fit; give the seconds until another one is at the slot that it had."""
-    at.until("at a slot", lambda: at.is_at_a_slot(inside))
+    it = ""
+
+    def is_seen() -> bool:
+        nonlocal it
+        return bool(it := at.at_a_slot(inside))
+
+    at.until("at a slot", is_seen)
     began = time.monotonic()
     do()
     while True:
-        at.until("at its slot again", lambda: not at.is_at_a_slot(inside))
+        at.until("at its slot again", lambda: it not in at.study.owners())
         ended = time.monotonic()
         time.sleep(1)
-        if not at.is_at_a_slot(inside):  # else it lived on for a moment, and was between two slots
+        if it not in at.study.owners():  # else it lived on for a moment, and was between two slots
             return ended - began
 
 
