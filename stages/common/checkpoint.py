@@ -91,9 +91,10 @@ class Checkpoint:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         _stop.waits = False
+        last, self._last = self._last, None  # it leads to the model and back to us: until Python finds that, a process would hold it
         if _stop.signal and error is None:  # told to stop after the last border
-            if self._last:
-                self.save(self._last())
+            if last:
+                self.save(last())
             raise Interrupted(_stop.signal)
 
     def load(self) -> bytes | None:

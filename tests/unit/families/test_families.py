@@ -1,5 +1,6 @@
 """What holds for every family: exact resume, early stopping, being told to stop, and the same words in each."""
 
+import gc
 import os
 import signal
 import threading
@@ -14,8 +15,8 @@ import pandas as pd
 import pynvml
 import pytest
 import xgboost as library
-from catboost import CatBoostError
-from lightgbm.basic import LightGBMError
+from catboost import CatBoost, CatBoostError
+from lightgbm.basic import Booster, LightGBMError
 from scipy import special
 
 from stages import families
@@ -121,6 +122,21 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_model(name: str, threads: int
 
     assert written(name, resumed.model, tmp_path) == written(name, whole.model, tmp_path)
     assert (resumed.rounds, resumed.score, again) == (whole.rounds, whole.score, reports)
+
+
+@EACH_BOOSTED
+def test_a_fit_that_is_over_leaves_no_model_behind(name: str, store: Store) -> None:
+    """Not even until Python looks for cycles: the next fit of the process needs its memory."""
+    kinds = library.Booster, Booster, CatBoost
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(2):
+            with Checkpoint(store, f"fit-{number}", 0) as saved:
+                families.fit(name, PARAMS[name], table(400, 0), table(200, 1), **SETTINGS, checkpoint=saved)
+            assert not [one for one in gc.get_objects() if isinstance(one, kinds)]
+    finally:
+        gc.enable()
 
 
 @EACH_BOOSTED
