@@ -144,7 +144,7 @@ class Drill:
     place: Place
     study: Study
     name: str = ""  # of its Workflow
-    inside: dict[str, str] = field(default_factory=dict)  # by worker's pod: the namespace of its processes
+    inside: dict[str, str] = field(default_factory=dict)  # by the uid of a worker's pod: the namespace of its processes
     recovery: dict[str, float] = field(default_factory=dict)  # by fault: seconds until the search, or what was hit of it, was at work again
     said: list[str] = field(default_factory=list)  # by Argo, of the attempts that failed
     seconds: float = 0.0
@@ -154,10 +154,12 @@ class Drill:
         at_work = {f"pid:{one.partition('/pid:')[2].partition('/')[0]}" for one in self.study.owners()}
         if len(at_work) < WORKERS:
             return {}
-        pods = [pod for pod, one in self.place.pods(self.name).items() if "-search-work-" in pod and one["status"]["phase"] == "Running"]
-        for pod in (one for one in pods if one not in self.inside):
-            self.inside[pod] = self.place.kubectl("exec", pod, "--container", "main", "--", "readlink", "/proc/self/ns/pid").strip()
-        return {pod: self.inside[pod] for pod in pods if self.inside[pod] in at_work}
+        there = self.place.pods(self.name).items()
+        pods = {pod: one["metadata"]["uid"] for pod, one in there if "-search-work-" in pod and one["status"]["phase"] == "Running"}
+        for pod, uid in pods.items():
+            if uid not in self.inside:
+                self.inside[uid] = self.place.kubectl("exec", pod, "--container", "main", "--", "readlink", "/proc/self/ns/pid").strip()
+        return {pod: self.inside[uid] for pod, uid in pods.items() if self.inside[uid] in at_work}
 
     def at_a_slot(self, inside: str) -> str:
         """Name the process in a worker's pod that is at a slot; nothing where none is. The next pod may have the same namespace."""
