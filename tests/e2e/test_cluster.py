@@ -609,23 +609,17 @@ def test_a_server_never_writes_twice_to_its_volume(place: Place, first: tuple[Pa
         items: list[Document] = json.loads(place.kubectl(*found))["items"]
         return items
 
-    (last,) = listed()
-    for orders in (
-        [("delete", "pod", last["metadata"]["name"], "--wait=false")],
-        [("scale", f"statefulset/surefoot-{server}", f"--replicas={number}") for number in (0, 1)],
-    ):
-        for order in orders:
-            place.kubectl(*order)
-        until = time.monotonic() + 120
-        uid = last["metadata"]["uid"]
-        while (
-            not (there := listed())
-            or there[0]["metadata"]["uid"] == uid
-            or not there[0]["status"].get("containerStatuses", [{}])[0].get("ready")
-        ):
+    for order in (("delete", "pod", f"surefoot-{server}-0", "--wait=false"), ("scale", f"statefulset/surefoot-{server}", "--replicas=0")):
+        (last,) = listed()
+        uid, until = last["metadata"]["uid"], time.monotonic() + 120
+        place.kubectl(*order)
+        while (there := listed()) and there[0]["metadata"]["uid"] == uid and "deletionTimestamp" not in there[0]["metadata"]:
+            assert time.monotonic() < until, there  # a controller that never saw 0 would leave it alone
+        place.kubectl("scale", f"statefulset/surefoot-{server}", "--replicas=1")
+        while not there or there[0]["metadata"]["uid"] == uid or not there[0]["status"].get("containerStatuses", [{}])[0].get("ready"):
+            there = listed()
             assert len(there) <= 1, [one["metadata"]["name"] for one in there]
             assert time.monotonic() < until, there
-        (last,) = there
     assert (place.digests(first[1]), place.finished()) == before
 
 
