@@ -33,9 +33,9 @@ def states(planned: Addresses) -> set[str]:
     return {planned.state(name, item) for name in contract.STEPS for item in planned.config.items(name)}
 
 
-def trials(planned: Addresses) -> list[dict[str, Any]]:
+def trials(planned: Addresses, family: str = "xgboost") -> list[dict[str, Any]]:
     planned.forget()
-    found = planned.find("search-collect", XGBOOST)
+    found = planned.find("search-collect", {"family": family})
     assert found
     return list(json.loads(planned.store.read(f"blobs/{found.files['trials.json']['sha256']}")))
 
@@ -88,10 +88,7 @@ def test_slot_0_of_a_new_search_has_the_familys_own_first_settings(finished: Pat
             planned = small.addresses(finished / "small.yaml", store, *sets)
             for name in [*contract.STEPS][:4]:
                 small.do(name, planned)
-            planned.forget()
-            found = planned.find("search-collect", {"family": family})
-            assert found
-            told = json.loads(store.read(f"blobs/{found.files['trials.json']['sha256']}"))
+            told = trials(planned, family)
             assert told[0]["params"] == {**module.FIRST, **expected}
             assert told[1]["params"].keys() == module.SPACE.keys()
             assert told[1]["params"] != told[0]["params"]
