@@ -290,8 +290,8 @@ def gone(what: str, how: str, count: int, seed: int) -> list[dict[str, Any]]:
             crew.do("search-create", sets)
             ended = threading.Event()
             mine: list[float] = []
-            long = 0.25 if net else 0.05
-            thread = threading.Thread(target=_again_and_again, args=(fault, rng, long, ended, crew.journal, mine))
+            long, pauses = (0.25 if net else 0.05), ((0.5, 2.0) if own_clock else (5.5, 7.0))
+            thread = threading.Thread(target=_again_and_again, args=(fault, rng, long, pauses, ended, crew.journal, mine))
             thread.start()
             try:
                 crew.search(sets, 0, 1)
@@ -350,14 +350,17 @@ def _again_and_again(
     fault: Callable[[float], tuple[float, float]],
     rng: random.Random,
     long: float,
+    pauses: tuple[float, float],
     ended: threading.Event,
     journal: drills.Journal,
     back: list[float],
 ) -> None:
-    """Take something away again and again, whenever there was some work since the last time, and all who waited for it could try again."""
-    while not ended.wait(rng.uniform(5.5, 7)):
+    """Take something away soon, and again and again, whenever there was some work since, and all who waited for it could try again."""
+    pause = rng.uniform(0.5, 2)
+    while not ended.wait(pause):
         if any(line[0] > max(back, default=0) for line in journal.lines()[-1:]):
             back.append(fault(30 if rng.random() < long else 3)[1])
+            pause = rng.uniform(*pauses)
 
 
 def _percentile(values: list[float], percent: int) -> float:
