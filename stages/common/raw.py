@@ -7,6 +7,7 @@ import json
 import os
 import re
 import tempfile
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from stages.common.s3 import Bucket, Seen
 
 LISTING = b'{"files":{'  # how the document of a folder's files begins; no table does
+LONGEST = 10_000_000  # bytes of such a document that are read to learn of its files' sizes
 SECTIONS = ("prepare", "evaluate")  # of the config: they name raw files
 NO_FILE = ("raw/", "s3://")  # how the place of a raw file begins that is no file of this machine
 UNCHANGED = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")  # of a file; the last two show one that was put in place with its time kept
@@ -102,6 +104,26 @@ def objects(place: str, option: str) -> "tuple[Bucket, dict[str, Seen]]":
     return bucket, found
 
 
+def sizes(store: Store, place: str, option: str) -> dict[str, int]:
+    """Give the bytes of a raw file, or of each of a folder's, by name; a file that was submitted has none. None of what cannot be seen.
+
+    Raises:
+        ConfigError, DataError: as ``objects``.
+
+    """
+    with suppress(MissingInput, OSError):
+        if place.startswith("s3://"):
+            return {name: seen.size for name, seen in objects(place, option)[1].items()}
+        if not place.startswith("raw/"):
+            path = Path(place)
+            return {str(file): file.stat().st_size for file in ([path] if path.is_file() else shown(path))}
+        if head := store.head(place):
+            if (listed := _listed(store.read(place)) if head.size < LONGEST else None) is None:
+                return {"": head.size}
+            return {name: found.size for name, sha256 in listed.items() if (found := store.head(f"raw/{sha256}"))}
+    return {}
+
+
 def _copy(store: Store, place: str, option: str, *, copy: bool) -> str:
     """Copy what a bucket holds into the store, as ``surefoot submit`` does with files; give its address there."""
     if place.endswith("/") and f"{store.address}/".startswith(place):
@@ -174,7 +196,7 @@ def fetch(store: Store, key: str, path: Path) -> str:
         with path.open("rb") as file:
             if file.read(len(LISTING)) != LISTING or found != key.removeprefix("raw/"):
                 return found
-        if (listed := _listed(path)) is None:
+        if (listed := _listed(path.read_bytes())) is None:
             return found
         path.unlink()
         for name, sha256 in listed.items():
@@ -187,10 +209,10 @@ def fetch(store: Store, key: str, path: Path) -> str:
     return found
 
 
-def _listed(path: Path) -> dict[str, str] | None:
+def _listed(document: bytes) -> dict[str, str] | None:
     """Give the digests that a listing names; None where it is none: a table of JSON, which prepare refuses."""
     try:
-        listed: dict[str, str] = json.loads(path.read_bytes())["files"]
+        listed: dict[str, str] = json.loads(document)["files"]
         folders = {folder for name in listed for folder in PurePosixPath(name).parents}
         is_one = all(_is_name(name, folders) and re.fullmatch("[0-9a-f]{64}", sha256) for name, sha256 in listed.items())
     except (ValueError, TypeError, AttributeError, RecursionError):

@@ -5,10 +5,9 @@ import shutil
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from stages.common import artifact, contract, database, log
+from stages.common import artifact, contract, database, log, raw
 from stages.common.address import Addresses, changed
 from stages.common.config import Config
 from stages.common.contract import STEPS
@@ -83,8 +82,8 @@ def plan(resolved: Config, store: Store, name: str = "", *, copy: bool = True) -
     """
     database_url = database.url(store)
     started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    _check_room(resolved, store)
     pinned = pin(resolved, store, f"{started}-{re.sub('[^A-Za-z0-9._-]+', '-', name or resolved.name)}", copy=copy)
-    _check_room(pinned, store)
     database.check(database_url)
     addresses = Addresses(pinned, store)
     before = last_record(store, resolved.name)
@@ -131,15 +130,15 @@ def _check_room(config: Config, store: Store) -> None:
         free = shutil.disk_usage(folder).free / 1e9
         if free < wanted:
             raise ConfigError(f"{folder}: {free:.1f} GB are free, plan.disk_space_required_gb asks for {wanted}. Free some, or lower it.")
-    limit, free = config["plan"].memory_limit_gb, shutil.disk_usage(tempfile.gettempdir()).free / 1e9
-    for place in (place for place in config["prepare"].raw().values() if Path(place).exists()):
-        files = [path for path in ([Path(place)] if Path(place).is_file() else Path(place).rglob("*")) if path.is_file()]
-        size = sum(path.stat().st_size for path in files) / 1e9
-        memory, disk = PARQUET if any(path.suffix in (".parquet", ".pq") for path in files) else CSV
-        if memory * size > limit and not config["prepare"].sample_size:
+    section, limit, free = config["prepare"], config["plan"].memory_limit_gb, shutil.disk_usage(tempfile.gettempdir()).free / 1e9
+    for name, place in section.raw().items():
+        files = raw.sizes(store, place, f"prepare.{section.RAW[name]}")
+        size = sum(files.values()) / 1e9
+        memory, disk = PARQUET if any(file.endswith((".parquet", ".pq")) for file in files) else CSV
+        if memory * size > limit and not section.sample_size:
             need = f"{place}: training needs about {memory * size:.1f} GB of memory"
             raise ConfigError(f"{need}, plan.memory_limit_gb allows {limit}. Raise it, or take fewer rows: prepare.sample_size.")
-        if disk * size > free:
+        if disk * size > free and not place.startswith(raw.NO_FILE):  # else it may be another machine that prepares it
             raise ConfigError(
                 f"{place}: preparing needs about {disk * size:.1f} GB in {tempfile.gettempdir()}, of which {free:.1f} are free."
             )

@@ -10,6 +10,7 @@ from stages.common import artifact, config, log, raw, s3, step
 from stages.common import store as store_module
 from stages.common.errors import ConfigError, DataError, MissingInput, NotNow
 from stages.common.store import Store, open_store
+from stages.plan import plan as plans
 from tests import programs, servers, small
 from tests.toy.fixtures import toy
 from tests.toy.pipeline import Pipeline
@@ -84,6 +85,31 @@ def test_what_is_looked_at_is_not_copied(pipeline: Pipeline, objects: Objects) -
         there = pipeline.store.list("raw/")
         assert looked(place) not in {copied, unseen}
         assert pipeline.store.list("raw/") == there
+
+
+@pytest.mark.parametrize("name", ["daily/a.csv", "daily/a.parquet", "daily/"])
+def test_a_table_that_does_not_fit_into_memory_is_refused_before_it_is_copied(
+    pipeline: Pipeline, objects: Objects, postgres: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """By its size in the bucket, or where it was submitted to: 25 times as much for Parquet, 4 times for CSV and for what has no name."""
+    monkeypatch.setenv("SUREFOOT_STUDY", postgres)
+    size, kept = 27_000, pipeline.store.list("raw/")
+    place = f"s3://{objects.name}/{name}"
+    for part in range(3) if name.endswith("/") else [""]:
+        objects.put(f"{name}{part}{'.csv' if part else ''}", ROWS * (size // len(ROWS) // (3 if name.endswith("/") else 1)))
+
+    def plan(place: str, limit: float) -> plans.Plan:
+        return plans.plan(config.load(pipeline.config, given(place, f"plan.memory_limit_gb={limit:.9f}"), {}), pipeline.store)
+
+    need = size * (25 if name.endswith(".parquet") else 4) / 1e9
+    with pytest.raises(ConfigError, match=rf"{name}: training needs about 0\.0 GB of memory, plan\.memory_limit_gb allows"):
+        plan(place, need * 0.99)
+    assert pipeline.store.list("raw/") == kept
+    copied = plan(place, need * 1.01).addresses.config["prepare"].path
+    assert copied.startswith("raw/")
+    assert plan(copied, need * 1.01)
+    with pytest.raises(ConfigError, match=rf"{copied}: training needs about 0\.0 GB of memory, plan\.memory_limit_gb allows"):
+        plan(copied, size * 4 * 0.99 / 1e9)
 
 
 def test_a_folder_that_holds_the_store_is_refused(toy: Pipeline, objects: Objects, tmp_path: Path) -> None:
