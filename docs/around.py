@@ -2,8 +2,9 @@
 
     python docs/around.py configs/my.yaml s3://bucket/store      (AWS_*, ARGO_SERVER, ARGO_NAMESPACE in the environment)
 
-The pipeline is the WorkflowTemplate that the chart installed, with the chart's images, room and secrets. ``surefoot status``,
-``logs`` and ``report`` know the run by the name that this prints.
+The pipeline is the WorkflowTemplate that the chart installed, with the chart's images, room and secrets. ``cluster.submit`` also gives
+your Workflow what Argo would not look for there: volumes, where pods go, how many at a time, how long. ``surefoot status``, ``logs``
+and ``report`` know the run by the name that this prints.
 """
 
 import sys

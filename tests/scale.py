@@ -77,7 +77,7 @@ def sleeping(template: Document, families: int, workers: int) -> Document:
             one["container"].update(image=IMAGE, command=["python", "-c", program], args=[])
     for parameter in found["spec"]["arguments"]["parameters"]:
         if parameter["name"] == "room":
-            parameter["value"] = json.dumps({step: {"cpu": "10m", "memory": 48} for step in argo.ROOM})
+            parameter["value"] = json.dumps({step: {"cpu": "10m", "memory": 48, "most": 48, "disk": 0} for step in argo.ROOM})
         if parameter["name"] == "gpus":
             parameter["value"] = json.dumps({"resource": "nvidia.com/gpu", **dict.fromkeys(names, 0)})
     return found
@@ -110,7 +110,7 @@ def cluster(sizes: list[int]) -> None:
     """Run the sleeping workflow with so many workers, one size after the other, and count."""
     namespace = f"scale-{secrets.token_hex(3)}"
     _call("kubectl", "create", "namespace", namespace)
-    outside = "minio.enabled=false,postgres.enabled=false,credentials.endpointUrl=http://none,credentials.study=postgresql://none"
+    outside = "minio.enabled=false,postgres.enabled=false,credentials.endpointUrl=http://none,credentials.study=postgresql://none,artifactBucket=none"
     chart = str(argo.CHART_FILE.parents[1])
     there = ("kubectl", "--namespace", namespace)
     try:

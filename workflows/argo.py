@@ -39,8 +39,8 @@ NAME = "surefoot"  # of the WorkflowTemplate, its accounts and its Secret: one S
 CHART_FILE = Path(__file__).parents[1] / "charts" / "surefoot" / "files" / "workflowtemplate.json"
 MEMOIZED_FILE = CHART_FILE.with_name("memoized.json")
 
-# Per step: CPU asked for, and main memory in MiB (asked for and at most). The chart's values go over it.
-ROOM: dict[str, dict[str, str | int]] = {
+# Per step: CPU asked for, and memory in MiB (asked for and at most) of the first attempt. The chart's values go over it.
+FIRST: dict[str, dict[str, str | int]] = {
     "plan": {"cpu": "100m", "memory": 256},
     "prepare": {"cpu": "250m", "memory": 1024},
     "search-create": {"cpu": "100m", "memory": 512},
@@ -52,11 +52,14 @@ ROOM: dict[str, dict[str, str | int]] = {
     "deploy": {"cpu": "100m", "memory": 256},
     "evaluate-report": {"cpu": "100m", "memory": 512},
 }
+# And what no attempt goes beyond, where each has half of the first one's memory more; scratch files in MiB, none asked for where 0.
+ROOM = {step: {**room, "most": int(room["memory"]) * (2 + dag.RETRIES) // 2, "disk": 0} for step, room in FIRST.items()}
 FAMILY = "family"  # the DAG of all that is done for each family by itself
 OF_FAMILY = {task.step: task for task in dag.TASKS if task.fan_out}
 ENTRY = next(iter(OF_FAMILY))  # of that DAG: never a hit, since it has no result
 # Per family: how many of this resource a pod that fits its models asks for. The chart's values go over it.
 GPUS: dict[str, str | int] = {"resource": "nvidia.com/gpu", **dict.fromkeys(NAMES, 0)}
+WEEK = 7 * 24 * 3600  # seconds
 IS_THERE = "its result is there"
 # A pod that was taken away, as on spot nodes, did nothing wrong; where that was a fit's, what it saved is not begun anew.
 TAKEN, MOST_RETRIES = (143, -1), 20
@@ -88,7 +91,9 @@ def parameters() -> list[Parameter]:
         Parameter(name="only-if-changed", value="false", description="true: where all is done, end in plan's pod, without a run's record"),
         Parameter(name="images", value="surefoot/", description="what stands before the stage in an image's name"),
         Parameter(name="tag", value="dev", description="version of the images"),
-        Parameter(name="room", value=json.dumps(ROOM, sort_keys=True), description="per step: CPU asked for, memory in MiB"),
+        Parameter(
+            name="room", value=json.dumps(ROOM, sort_keys=True), description="per step: CPU asked for; memory and scratch disk in MiB"
+        ),
         Parameter(name="gpus", value=json.dumps(GPUS, sort_keys=True), description="per family: GPUs asked for; the resource's name"),
     ]
 
@@ -101,7 +106,8 @@ def render() -> dict[str, Any]:
         on_exit="exit",
         arguments=parameters(),
         parallelism=8,
-        ttl_strategy=m.TTLStrategy(seconds_after_completion=7 * 24 * 3600),
+        active_deadline_seconds=WEEK,
+        ttl_strategy=m.TTLStrategy(seconds_after_completion=WEEK),
         **PODS,
     ) as template:
         programs = {task.step: _program(task) for task in (dag.PLAN, *dag.TASKS, dag.CLOSE)}
@@ -186,29 +192,37 @@ def _program(task: dag.Task) -> Container:
 
 
 def _retry(task: dag.Task) -> RetryStrategy:
-    """Say when, and how often, a step is tried again: one that fits models more often, where its pod is taken before its time is over."""
-    limit, expression = dag.RETRIES, f'lastRetry.status == "Error" || asInt(lastRetry.exitCode) in {[*dag.RETRIED]}'
+    """Say when, and how often, a step is tried again: one that fits models more often, where its pod is taken before its time is over.
+
+    What has used up its time goes on from what it saved, if it fits models; all else would begin anew, to end as it did.
+    """
+    in_time = f'!(lastRetry.message contains "{OVER}")'
+    limit, expression = dag.RETRIES, f"asInt(lastRetry.exitCode) in {[*dag.RETRIED]} && {in_time}"
     if task.fits:
-        in_time = f'asInt(lastRetry.exitCode) in {[*TAKEN]} && !(lastRetry.message contains "{OVER}")'
         others = f"asInt(retries) < {dag.RETRIES} && asInt(lastRetry.exitCode) in {[*dag.RETRIED]}"
-        limit, expression = MOST_RETRIES, f'lastRetry.status == "Error" || {in_time} || {others}'
+        limit, expression = MOST_RETRIES, f"asInt(lastRetry.exitCode) in {[*TAKEN]} && {in_time} || {others}"
+    expression = f'lastRetry.status == "Error" || {expression}'
     backoff = m.Backoff(duration=f"{dag.BACKOFF_SECONDS}s", factor=2, cap="1m")
     return RetryStrategy(limit=str(limit), backoff=backoff, expression=expression)
 
 
 def _patch(task: dag.Task) -> str:
-    """Patch a pod with the room that the workflow's parameter gives, half of it more on the first retries, and with its family's GPUs."""
+    """Patch a pod with the room that the workflow's parameter gives, more memory with each retry, and with its family's GPUs."""
     # Backticks, since quotes would be escaped twice: this is JSON in JSON.
-    asked = f"jsonpath(workflow.parameters.room, `$['{task.step}']"
-    times = f"(asInt(retries) < {dag.RETRIES} ? asInt(retries) : {dag.RETRIES})" if task.fits else "asInt(retries)"
-    memory = {"memory": f"{{{{= asInt({asked}.memory`) * (2 + {times}) / 2) }}}}Mi"}
-    cpu = {"cpu": f"{{{{= {asked}.cpu`) }}}}"}
+    cpu, memory, most, disk = (
+        f"jsonpath(workflow.parameters.room, `$['{task.step}'].{name}`)" for name in ("cpu", "memory", "most", "disk")
+    )
+    grown = f"{memory} * (2 + asInt(retries)) / 2"
+    room = {"memory": f"{{{{= asInt({grown} < {most} ? {grown} : {most}) }}}}Mi"}
+    # Null, which leaves the line out: even no GPU would give the pod the tolerations of a node with GPUs in some clusters.
+    scratch = f"{{{{= {disk} > 0 ? asInt({disk} * 1048576) : `null` }}}}"
+    room["ephemeral-storage"] = scratch
     count = f"jsonpath(workflow.parameters.gpus, {_of_item('')})"
-    # Null, which leaves the line out: even 0 of them would give the pod the tolerations of a node with GPUs in some clusters.
     gpus = f"{{{{= {count} > 0 ? {count} : `null` }}}}"
     gpu = {"{{= jsonpath(workflow.parameters.gpus, `$.resource`) }}": gpus} if task.fits else {}
-    patch = json.dumps({"containers": [{"name": "main", "resources": {"requests": {**cpu, **memory}, "limits": {**memory, **gpu}}}]})
-    return patch.replace(f'"{gpus}"', gpus)
+    resources = {"requests": {"cpu": f"{{{{= {cpu} }}}}", **room}, "limits": {**room, **gpu}}
+    patch = json.dumps({"containers": [{"name": "main", "resources": resources}]})
+    return patch.replace(f'"{gpus}"', gpus).replace(f'"{scratch}"', scratch)
 
 
 def _mutex(task: dag.Task) -> m.Synchronization:

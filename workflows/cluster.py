@@ -17,6 +17,8 @@ from stages.common.store import retry
 from workflows import argo
 
 TIMEOUT = (5, 30)  # seconds to connect, and without a byte
+# What the template says of a run's pods, in Hera's words: it holds for a Workflow around ours, too, where that one says nothing itself.
+OF_PODS = ("parallelism", "active_deadline_seconds", "ttl_strategy", "node_selector", "tolerations", "affinity", "pod_priority_class_name")
 LONGEST = 55  # letters of a name before those of chance: Kubernetes takes 63
 
 
@@ -41,6 +43,8 @@ def submit(config: str, store: str, around: Workflow | None = None, **parameters
     workflow = around or Workflow(generate_name=f"{argo.NAME}-", workflow_template_ref=m.WorkflowTemplateRef(name=argo.NAME))
     workflow.arguments = [Parameter(name=name, value=value) for name, value in given.items()]
     built: Any = workflow.build()
+    if not built.spec.workflow_template_ref:
+        _share(found.spec, built.spec)
     # With a name of its own, who asks again makes no second one.
     is_ours = not built.metadata.name
     name = built.metadata.name = built.metadata.name or f"{(workflow.generate_name or f'{argo.NAME}-')[:LONGEST]}{os.urandom(4).hex()}"
@@ -55,6 +59,16 @@ def submit(config: str, store: str, around: Workflow | None = None, **parameters
 
     retry(f"the workflow {name}", create)
     return str(name)
+
+
+def _share(theirs: Any, mine: Any) -> None:
+    """Give a Workflow what the template says of its pods; Argo asks the Workflow alone, also for the volumes of the steps that it runs."""
+    for name in (*OF_PODS, "pod_spec_patch"):
+        if getattr(mine, name) is None:
+            setattr(mine, name, getattr(theirs, name))
+    known = {volume.name for volume in mine.volumes or []}
+    if added := [volume for volume in theirs.volumes or [] if volume.name not in known]:
+        mine.volumes = [*(mine.volumes or []), *added]
 
 
 class AlreadyThere(ConfigError):

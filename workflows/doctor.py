@@ -172,7 +172,7 @@ def store(asked: _Asked) -> Iterator[Finding]:
         try:
             is_once = is_new and not opened.create(key, b"2") and opened.read(key) == b"1"
             path, head = opened.local(key), opened.head(key)
-            skew = path.stat().st_mtime - started if path else _server_skew()
+            skew = path.stat().st_mtime - started if path else _server_skew(str(getattr(opened, "endpoint", "")))
         finally:
             opened.drop(key)
     finally:
@@ -316,12 +316,12 @@ def _there(address: str) -> list[str]:
     return [str(folder) for folder in _folders(address)[2:] if folder.is_dir()][:1]
 
 
-def _server_skew() -> float | None:
+def _server_skew(endpoint: str) -> float | None:
     """Ask an S3 server for its time: seconds that it is ahead of ours, None where it does not say."""
     import urllib3
 
     with suppress(urllib3.exceptions.HTTPError):
-        said = urllib3.request("HEAD", os.environ["AWS_ENDPOINT_URL"], timeout=5, retries=False).headers.get("Date")
+        said = urllib3.request("HEAD", endpoint, timeout=5, retries=False).headers.get("Date")
         return parsedate_to_datetime(said).timestamp() - time.time() if said else None
     return None
 

@@ -147,7 +147,7 @@ class S3Store(Store):
         if url.scheme not in {"http", "https"} or not url.hostname:
             raise ValueError("not an address of a server")
         self.address = f"s3://{bucket}/{prefix}".rstrip("/")
-        self._bucket, self._prefix, self._endpoint, self._provider = bucket, prefix, endpoint, provider
+        self._bucket, self._prefix, self.endpoint, self._provider = bucket, prefix, endpoint, provider
         self._region = os.environ.get("AWS_REGION", "").strip() or "us-east-1"
         secure, where = url.scheme == "https", url.netloc + url.path
         self._http = _pool(secure=secure)
@@ -157,7 +157,7 @@ class S3Store(Store):
         """Refuse a server that overwrites although told not to: of two creates in a row the second must fail."""
         if self.create(MARKER, MARKED) and self.create(MARKER, MARKED):
             raise ConfigError(
-                f"{self._endpoint}: the server ignores 'If-None-Match: *' and overwrites what is there. "
+                f"{self.endpoint}: the server ignores 'If-None-Match: *' and overwrites what is there. "
                 "Results would get lost: use a server with conditional writes, such as MinIO or AWS S3."
             )
 
@@ -232,7 +232,7 @@ class S3Store(Store):
             if answer.status == 412:
                 return False
             if b"<Code>NoSuchKey</Code>" in answer.data:  # a writer raced with who drops what lies beside
-                raise NotNow(f"{self._endpoint}: NoSuchKey in answer to a PUT.")
+                raise NotNow(f"{self.endpoint}: NoSuchKey in answer to a PUT.")
             if answer.status != 200:
                 raise S3Error.fromxml(answer) if b"<Error>" in answer.data else ServerError("no S3 answer", answer.status)
         return True
@@ -257,7 +257,7 @@ class S3Store(Store):
             while block := answer.read(BLOCK):
                 yield block
         except Exception as error:  # a client that chokes on a broken answer shows it in many ways
-            raise Unreadable(f"{self._endpoint}: {_line(error)}. The answer broke off.") from error
+            raise Unreadable(f"{self.endpoint}: {_line(error)}. The answer broke off.") from error
         finally:
             answer.close()
             answer.release_conn()
@@ -295,7 +295,7 @@ class S3Store(Store):
             # By the date, since an answer to HEAD has no code.
             if error.response.status == 403 and abs(ahead := _ahead(error.response.headers.get("Date", ""))) > SKEW:
                 raise ConfigError(
-                    f"{self._endpoint}: the server's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} ours, "
+                    f"{self.endpoint}: the server's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} ours, "
                     "and it refuses such requests. Set this machine's clock, or the server's."
                 ) from error
             raise self._refusal(key, error.response.status, error.code or "", error.message or "") from error
@@ -306,19 +306,19 @@ class S3Store(Store):
             raise self._refusal(key, status, f"HTTP {status}", "no S3 answer") from error
         except (urllib3.exceptions.HTTPError, ParseError, ValueError) as error:  # the client's ValueError: an answer with something missing
             if advice := _mistrusts(error):
-                raise ConfigError(f"{self._endpoint}: {_line(error)}. {advice}") from error
+                raise ConfigError(f"{self.endpoint}: {_line(error)}. {advice}") from error
             if "WRONG_VERSION_NUMBER" in str(error):
                 raise ConfigError(
-                    f"{self._endpoint}: the server speaks no TLS. Set AWS_ENDPOINT_URL to http:// or to another port."
+                    f"{self.endpoint}: the server speaks no TLS. Set AWS_ENDPOINT_URL to http:// or to another port."
                 ) from error
-            raise NotNow(f"{self._endpoint}: {_line(error)}.") from error
+            raise NotNow(f"{self.endpoint}: {_line(error)}.") from error
 
     def _refusal(self, key: str, status: int, code: str, message: str) -> SurefootError | KeyError:
-        said = f"{self._endpoint}: {code}: {_line(message).rstrip('.')}."
+        said = f"{self.endpoint}: {code}: {_line(message).rstrip('.')}."
         if code == "NoSuchKey":
             return KeyError(key)
         if code == "NoSuchBucket":
-            return ConfigError(f"{self._endpoint}: there is no bucket {self._bucket!r}. Make it, or set another store.")
+            return ConfigError(f"{self.endpoint}: there is no bucket {self._bucket!r}. Make it, or set another store.")
         if code == "SlowDownRead":  # MinIO's word where the disks did not give an object's bytes
             return Unreadable(said)
         if code in PASSING or status in {409, 429} or (status >= 500 and status != 501):
@@ -349,7 +349,7 @@ class Bucket(S3Store):
 
     def identity(self, name: str, seen: Seen) -> list[str | int]:
         """Give what stands for an object's bytes wherever it is looked at."""
-        return [self._endpoint, self._bucket, name, *seen]
+        return [self.endpoint, self._bucket, name, *seen]
 
     def _look(self, name: str) -> Seen | None:
         try:

@@ -227,4 +227,4 @@ def test_without_an_endpoint_the_region_leads_to_aws(monkeypatch: pytest.MonkeyP
     for name, value in {"AWS_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "u", "AWS_SECRET_ACCESS_KEY": "p"}.items():
         monkeypatch.setenv(name, value)
     opened: Any = open_store("s3://bucket/store", prove=False)
-    assert opened._endpoint == "https://s3.eu-central-1.amazonaws.com"
+    assert opened.endpoint == "https://s3.eu-central-1.amazonaws.com"

@@ -17,7 +17,25 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- printf "http://surefoot-minio.%s.svc:9000" .Release.Namespace }}
 {{- else }}
 {{- $own := (lookup "v1" "Secret" .Release.Namespace (.Values.credentials.existingSecret | default "-")).data | default dict }}
-{{- get $own "AWS_ENDPOINT_URL" | b64dec | default (printf "https://s3.%s.amazonaws.com" (.Values.credentials.region | default "us-east-1")) }}
+{{- if not (or .Values.credentials.region (get $own "AWS_ENDPOINT_URL")) }}
+{{- fail "credentials: endpointUrl must say where your own object store is, or region in AWS itself: helm sees no Secret that does" }}
+{{- end }}
+{{- get $own "AWS_ENDPOINT_URL" | b64dec | default (printf "https://s3.%s.amazonaws.com" .Values.credentials.region) }}
+{{- end }}
+{{- end }}
+
+{{- /* The bucket of what Argo shows. */ -}}
+{{- define "surefoot.artifacts" -}}
+{{- if not (or .Values.artifactBucket .Values.minio.enabled) }}
+{{- fail "artifactBucket: name a bucket of your own object store for the report that Argo shows; the store's will do" }}
+{{- end }}
+{{- .Values.artifactBucket | default "surefoot-argo" }}
+{{- end }}
+
+{{- /* By which a registry gives out the images. */ -}}
+{{- define "surefoot.pull" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 

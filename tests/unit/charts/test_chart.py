@@ -59,7 +59,7 @@ def test_the_workflow_is_the_rendered_one_but_for_the_values() -> None:
 
     values, before = parameters(workflow), parameters(known)
     assert values["tag"] == "v7"
-    assert json.loads(values["room"])["train"] == {"cpu": "500m", "memory": 4096}
+    assert json.loads(values["room"])["train"] == {"cpu": "500m", "memory": 4096, "most": 10240, "disk": 0}
     assert json.loads(values["room"])["prepare"] == json.loads(before["room"])["prepare"]
     assert json.loads(values["gpus"]) == argo.GPUS | {"xgboost": 1}
     assert lint.check(workflow) == []
@@ -70,6 +70,36 @@ def test_the_workflow_is_the_rendered_one_but_for_the_values() -> None:
     for secret in secrets:
         secret["name"] = argo.NAME
     assert workflow == known
+
+
+def test_room_grows_with_the_memory_that_is_asked_for_unless_it_may_not() -> None:
+    known = {"search-work": {"cpu": "500m"}, "prepare": {"cpu": "250m"}, "train": {"cpu": "500m"}}
+    sets = "room.search-work.memory=16384", "room.prepare.disk=51200", "room.train.memory=8192", "room.train.most=12288"
+    workflow = one(rendered(*sets, "deadlines.prepare=14400", "activeDeadlineSeconds=1200000"), "WorkflowTemplate", "surefoot")
+    room = json.loads(parameters(workflow)["room"])
+    assert room["search-work"] == known["search-work"] | {"memory": 16384, "most": 40960, "disk": 0}
+    assert room["prepare"] == known["prepare"] | {"memory": 1024, "most": 2560, "disk": 51200}
+    assert room["train"] == known["train"] | {"memory": 8192, "most": 12288, "disk": 0}
+    ours = {found["name"]: found["activeDeadlineSeconds"] for found in workflow["spec"]["templates"] if "container" in found}
+    assert ours == {task.step: task.deadline_seconds for task in (dag.PLAN, *dag.TASKS, dag.CLOSE)} | {"prepare": 14400}
+    assert workflow["spec"]["activeDeadlineSeconds"] == 1200000
+    assert lint.check(workflow) == []
+
+
+def test_a_registry_that_asks_who_is_there_is_told() -> None:
+    """By each pod, or its account; the executor's is no pod's."""
+    secrets = [{"name": "registry"}]
+    documents = rendered("imagePullSecrets[0].name=registry", "dashboard.image=dashboard")
+    told = {
+        found["metadata"]["name"] for found in documents if found["kind"] == "ServiceAccount" and found.get("imagePullSecrets") == secrets
+    }
+    assert told == {"surefoot", "surefoot-test"}
+    assert one(documents, "WorkflowTemplate", "surefoot")["spec"]["serviceAccountName"] in told
+    pods = [found["spec"]["template"]["spec"] for found in documents if found["kind"] in ("StatefulSet", "Deployment", "Job")]
+    pods += [found["spec"] for found in documents if found["kind"] == "Pod"]
+    assert len(pods) == 5
+    for pod in pods:
+        assert pod.get("serviceAccountName") in told or pod["imagePullSecrets"] == secrets
 
 
 def test_without_values_the_workflow_is_the_rendered_one() -> None:
@@ -185,7 +215,7 @@ def test_passwords_stand_in_the_secret_alone() -> None:
     assert [found["kind"] for found in documents if "correct-horse" in json.dumps(found)] == ["Secret"]
 
 
-OWN = "minio.enabled=false", "postgres.enabled=false"
+OWN = "minio.enabled=false", "postgres.enabled=false", "artifactBucket=ours", "credentials.region=eu-west-1"
 
 
 def test_with_servers_of_ones_own_the_chart_makes_none() -> None:
@@ -237,7 +267,7 @@ def test_an_authority_of_ones_own_is_trusted_by_every_step_and_by_argo(tmp_path:
         assert is_sound(workflow, tmp_path)
 
 
-ROLE = "credentials.role.enabled=true", "credentials.region=eu-west-1", "credentials.study=postgresql://u@db.example/d", *OWN
+ROLE = "credentials.role.enabled=true", "credentials.study=postgresql://u@db.example/d", *OWN
 
 
 def test_with_a_role_there_are_no_access_keys(tmp_path: Path) -> None:
@@ -267,8 +297,12 @@ def test_a_token_for_a_role_is_given_where_it_is_asked_for(tmp_path: Path) -> No
     workflow = one(rendered(*ROLE, *role, "caSecret=ours"), "WorkflowTemplate", "surefoot")
     token = {"path": "token", "audience": "sts.amazonaws.com", "expirationSeconds": 3600}
     assert {"name": "role", "projected": {"sources": [{"serviceAccountToken": token}]}} in workflow["spec"]["volumes"]
-    (wait,) = json.loads(workflow["spec"]["podSpecPatch"])["containers"]
+    patch = json.loads(workflow["spec"]["podSpecPatch"])
+    (wait,) = patch["containers"]
     assert wait["name"] == "wait"
+    assert patch["volumes"] == workflow["spec"]["volumes"]  # else they are in those pods alone whose main has them
+    assert {volume["name"] for volume in patch["volumes"]} == {mount["name"] for mount in wait["volumeMounts"]} == {"ca", "role"}
+    assert environment(wait)["SSL_CERT_FILE"] == "/ca/ca.crt"
     for container in (wait, *containers(workflow)):
         given = environment(container)
         assert (given["AWS_WEB_IDENTITY_TOKEN_FILE"], given["AWS_REGION"]) == ("/role/token", "eu-west-1")
@@ -289,6 +323,11 @@ def test_an_endpoint_in_the_values_is_used_with_a_secret_of_ones_own() -> None:
     ("sets", "said"),
     [
         (("minio.enabled=false",), "endpointUrl or region must say where your own object store is"),
+        (("minio.enabled=false", "credentials.region=eu-west-1"), "artifactBucket: name a bucket of your own object store"),
+        (
+            ("minio.enabled=false", "credentials.existingSecret=mine", "artifactBucket=ours"),
+            "endpointUrl must say where your own object store is, or region in AWS itself",
+        ),
         (("postgres.enabled=false",), "study must say where your own database is"),
         (("credentials.role.enabled=true",), "minio.enabled"),
         (("networkPolicy.enabled=true", "credentials.existingSecret=mine", *OWN), "egress must say where your own store and database are"),

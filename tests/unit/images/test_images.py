@@ -124,6 +124,14 @@ def test_a_build_for_another_machine_can_be_printed() -> None:
         assert ("FLAVOUR=gpu" in line) == any(f"STAGE={stage} " in line for stage in ("search", "train"))
 
 
+def test_images_for_a_registry_have_its_name_and_are_put_there() -> None:
+    prefix = "registry.example/team/surefoot-"
+    images = [f"{prefix}{stage}:7" for stage in STAGES]
+    printed = build("--prefix", prefix, "--push", "--print", "7")
+    assert [line.split()[-2] for line in printed[::2]] == images
+    assert printed[1::2] == [f"docker push --quiet {image}" for image in images]
+
+
 def test_no_index_address_stands_in_the_recipe() -> None:
     for path in ("images/Dockerfile", "images/build", "images/sbom", "images/requirements.lock", "images/gpu.lock"):
         assert "http" not in Path(path).read_text(encoding="utf-8")

@@ -129,6 +129,7 @@ def test_what_argo_remembers_is_named_by_plan(template: Template, memoized: Temp
         *(("train", 3, "Failed", code, "", False) for code in (75, 76, 137, 139, 142)),
         *((name, 19, "Failed", code, "", True) for name in ("train", "search-work") for code in (143, -1)),
         *(("train", retries, "Failed", code, f"Pod was {argo.OVER}", retries == 2) for retries in (2, 3) for code in (143, -1)),
+        *(("prepare", 0, "Failed", code, f"Pod was {argo.OVER}", False) for code in (143, -1)),
         ("train", 19, "Error", -1, "", True),
     ],
 )
@@ -142,6 +143,19 @@ def test_a_fit_whose_pod_is_taken_away_is_tried_again_more_often(
     known = {"asInt": int, "retries": str(retries), "last_status": status, "last_exitCode": str(code), "last_message": message}
     assert eval(said, {"__builtins__": {}}, known) is is_tried_again  # noqa: S307 - the checked in template's
     assert retry["limit"] == {"prepare": "3"}.get(step_name, "20")
+
+
+@pytest.mark.parametrize(("step_name", "most"), [("train", 40960), ("prepare", 24576)])
+def test_memory_grows_with_each_attempt_up_to_the_most(either: Template, step_name: str, most: int) -> None:
+    """A pod that was taken away more often than it was killed for its memory still fits a node."""
+    patch = step(either, step_name)["podSpecPatch"]
+    asked, at_most = re.findall(r'"memory": "\{\{= (.*?) \}\}Mi"', patch)
+    assert asked == at_most
+    said = re.sub(rf"jsonpath\(workflow\.parameters\.room, `\$\['{step_name}'\]\.(\w+)`\)", r"\1", asked)
+    said = re.sub(r"asInt\((.*) \? (.*) : (.*)\)$", r"asInt(\2 if \1 else \3)", said)
+    room = {"memory": 16384, "most": most, "asInt": int}
+    grown = [eval(said, {"__builtins__": {}}, room | {"retries": str(count)}) for count in range(20)]  # noqa: S307 - as above
+    assert grown == [min(16384 + count * 8192, most) for count in range(20)]
 
 
 def test_a_family_has_a_dag_of_its_own(template: Template) -> None:
@@ -519,6 +533,30 @@ def test_a_workflow_of_ones_own_is_submitted_with_the_charts_values(server: type
         task["templateRef"] for one in made["spec"]["templates"] for task in one.get("dag", {}).get("tasks", []) if "templateRef" in task
     ]
     assert refs == [{"name": "surefoot", "template": "main"}, {"name": "surefoot", "template": "exit"}]
+
+
+@pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # Hera's
+def test_a_workflow_of_ones_own_has_what_argo_asks_it_for_alone(server: type[Server], around: Workflow) -> None:
+    """Volumes that the steps mount, and what holds for all pods, unless it says so itself."""
+    ours = {
+        "volumes": [{"name": "ca", "secret": {"secretName": "ours"}}],
+        "podSpecPatch": '{"volumes": []}',
+        "nodeSelector": {"pool": "spot"},
+        "tolerations": [{"key": "spot", "operator": "Exists"}],
+        "podPriorityClassName": "low",
+        "parallelism": 5,
+        "activeDeadlineSeconds": 1000,
+    }
+    server.template["spec"] |= ours
+    cluster.submit("config/1.json", "s3://other/store", around=around)
+    around.parallelism, around.volumes = 2, [m.Volume(name="ca", empty_dir=m.EmptyDirVolumeSource()), m.Volume(name="mine")]
+    cluster.submit("config/1.json", "s3://other/store", around=around)
+    first, second = (one["spec"] for one in server.created)
+    assert {name: first[name] for name in ours} == ours
+    assert first["ttlStrategy"] == server.template["spec"]["ttlStrategy"]
+    assert second["parallelism"] == 2
+    assert [volume["name"] for volume in second["volumes"]] == ["ca", "mine"]
+    assert "emptyDir" in second["volumes"][0]
 
 
 def test_the_example_has_none_of_the_faults_that_concern_it(around: Workflow) -> None:

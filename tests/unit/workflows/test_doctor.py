@@ -147,6 +147,12 @@ def test_too_little_memory_for_the_table_that_was_prepared(
     assert found.said.startswith(f"{mb / 1000:.1f} GB are allowed by this machine, for each of {shares} workers; xgboost needs about 0.")
 
 
+def test_the_clock_of_a_server_is_asked_where_the_store_is(minio: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS itself is known by its region alone."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    assert abs(doctor._server_skew(minio) or 99) < 5
+
+
 @pytest.mark.parametrize(
     ("skew", "state", "said"),
     [(0.2, "ok", "its is ours"), (-60.0, "warn", "its is 60 s behind ours"), (901.0, "fail", "its is 901 s ahead of ours")],
