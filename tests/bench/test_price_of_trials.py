@@ -1,7 +1,7 @@
 """What slots, leases, borders, checkpoints and records cost beside a plain loop over the same trials: CPU seconds of both process trees.
 
 SUREFOOT_BENCH_PAIRS says how many interleaved pairs, SUREFOOT_BENCH_FIRST from which seed on (so that they can be made in parts),
-SUREFOOT_BENCH_TRIALS how many trials each has.
+SUREFOOT_BENCH_TRIALS how many trials each has, SUREFOOT_BENCH_PRUNING=false that none of them is pruned: a plain loop's go on to their end.
 """
 
 import json
@@ -24,6 +24,7 @@ from stages.common.address import Addresses
 from stages.common.store import open_store
 
 TRIALS = os.environ.get("SUREFOOT_BENCH_TRIALS", "12")
+PRUNING = os.environ.get("SUREFOOT_BENCH_PRUNING", "true")
 PAIRS = int(os.environ.get("SUREFOOT_BENCH_PAIRS", "3"))
 FIRST = int(os.environ.get("SUREFOOT_BENCH_FIRST", "0"))
 SMALL = int(os.environ.get("SUREFOOT_BENCH_SMALLER", "1"))  # times fewer rows
@@ -69,10 +70,11 @@ def test_price_of_trials(folder: Path, family: str, capsys: pytest.CaptureFixtur
     store = open_store(str(folder / "store"))
     ratios, saving, storage, spent = [], [], [], []
     for pair in range(FIRST, FIRST + PAIRS):
-        sets = [f"search.seed={pair}"]
+        sets = [f"search.seed={pair}", f"search.pruning_enabled={PRUNING}"]
         planned = Addresses(step.pin(config.load(folder / "bench.yaml", sets, {}), store), store)
         step.run_step("prepare", {}, planned)
-        words = ["--config", str(folder / "bench.yaml"), "--store", store.address, "--set", *sets, "--item", json.dumps({"family": family})]
+        words = ["--config", str(folder / "bench.yaml"), "--store", store.address, "--item", json.dumps({"family": family})]
+        words += [word for one in sets for word in ("--set", one)]
         ours, said = 0.0, ""
         for name in ("create", "work", "collect"):
             seconds, logged = _run("-m", f"stages.search.{name}", *words)
