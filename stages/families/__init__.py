@@ -127,7 +127,7 @@ def fit(
     try:
         with device.taken() if place == "cuda" else contextlib.nullcontext(device.Taken()) as taken:
             model, used = family.boost(asked, borders)
-        score = borders.score(family.predict(model, valid.X)) if valid else None
+        score = borders.best if borders.is_exact or not valid else borders.score(family.predict(model, valid.X))
     except Exception as error:
         if device.is_out_of_memory(error):
             raise OutOfMemory(f"{name} on {place}: {device.told(error)}") from error

@@ -32,7 +32,8 @@ class Borders:
     ) -> None:
         self.rounds = 0  # of the last border
         self.best_rounds = 0
-        self._best: float | None = None
+        self.best: float | None = None
+        self.is_exact = False  # the model that is cut there gives this very score, bit for bit
         self._scores: list[tuple[int, float | None]] = []
         self._valid = valid
         self._metric = metric
@@ -46,7 +47,7 @@ class Borders:
         if self._checkpoint is None or (saved := self._checkpoint.load()) is None:
             return None
         head, _, model = saved.partition(b"\n")
-        self._scores, self.best_rounds, self._best = json.loads(head)
+        self._scores, self.best_rounds, self.best = json.loads(head)
         self.rounds = self._checkpoint.began = self._scores[-1][0]
         for rounds, score in self._scores if self._report else []:
             self._report(rounds, score)  # type: ignore[misc]
@@ -66,8 +67,8 @@ class Borders:
         """
         score = None if probability is None else self.score(probability)
         self.rounds = rounds
-        if score is None or self._best is None or score > self._best:
-            self.best_rounds, self._best = rounds, score
+        if score is None or self.best is None or score > self.best:
+            self.best_rounds, self.best = rounds, score
         self._scores.append((rounds, score))
         try:
             if self._report:
@@ -79,7 +80,7 @@ class Borders:
 
     def _save(self, dump: Callable[[], bytes]) -> None:
         if self._checkpoint:
-            self._checkpoint.border(lambda: json.dumps([self._scores, self.best_rounds, self._best]).encode() + b"\n" + dump())
+            self._checkpoint.border(lambda: json.dumps([self._scores, self.best_rounds, self.best]).encode() + b"\n" + dump())
 
     def score(self, probability: NDArray[Any]) -> float:
         """Score valid's probabilities; the larger, the better."""

@@ -21,3 +21,9 @@ def coded(X: pd.DataFrame) -> NDArray[np.float32]:  # noqa: N803 - the field's n
 def categories(X: pd.DataFrame) -> list[bool]:  # noqa: N803
     """Tell of each column whether it holds categories."""
     return [isinstance(dtype, pd.CategoricalDtype) for dtype in X.dtypes]
+
+
+def has_unseen(train: pd.DataFrame, valid: pd.DataFrame) -> bool:
+    """Tell whether valid has a category that comes after all that train has: XGBoost bins it as the last one of those."""
+    columns = [column for column, is_category in zip(train.columns, categories(train), strict=True) if is_category]
+    return any(valid[column].cat.codes.max() > train[column].cat.codes.max() for column in columns)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from stages.common.checkpoint import held
 from stages.families import Fit, device
 from stages.families.borders import Borders
-from stages.families.codes import coded
+from stages.families.codes import coded, has_unseen
 from stages.features.features import Table
 
 FILE = "model.ubj"
@@ -85,7 +85,9 @@ def boost(fit: Fit, borders: Borders) -> tuple[xgboost.Booster, str]:
         borders.reach(ahead, booster.predict(valid) if valid else None, lambda: bytes(booster.save_raw("ubj")))
     model = booster[: borders.best_rounds]
     model.set_param({"device": "cpu"})  # rows that are scored lie in main memory
-    return model, _used(booster)
+    used = _used(booster)
+    borders.is_exact = used == "cpu" and (fit.valid is None or not has_unseen(fit.train.X, fit.valid.X))
+    return model, used
 
 
 _matrices: WeakKeyDictionary[Table, dict[int, xgboost.DMatrix]] = WeakKeyDictionary()

@@ -251,6 +251,22 @@ def test_a_refused_config_fails_at_once_in_one_pod(place: Place, tmp_path: Path)
     print(f"\na refused config: {seconds(workflow):.0f} s")  # noqa: T201
 
 
+def test_a_pod_that_no_node_takes_ends_the_run_in_time_with_a_report(place: Place, tmp_path: Path) -> None:
+    """Nobody counts how long a pod waits for a node but Argo, for the whole run; what holds a mutex meanwhile lets it go."""
+    where = ("--namespace", place.namespace, "--reuse-values", "--wait")
+    call("helm", "upgrade", "surefoot", CHART, *where, "--set", "activeDeadlineSeconds=40,room.prepare.memory=8000000")
+    try:
+        name = place.submit(path := config(tmp_path), "s3://surefoot/no-node")
+        workflow = place.ended(name)
+    finally:
+        call("helm", "upgrade", "surefoot", CHART, *where, "--set", "activeDeadlineSeconds=604800,room.prepare=null")
+    assert workflow["status"]["phase"] == "Failed", place.argo("get", name)
+    assert not [one for pod, one in place.pods(name).items() if "-prepare-" in pod and one["spec"].get("nodeName")]
+    assert [one["phase"] for one in step(workflow, "evaluate-report")] == ["Succeeded"]
+    print(f"\na run that no node takes: {seconds(workflow):.0f} s, of which 40 were allowed")  # noqa: T201
+    assert place.ended(place.submit(path, "s3://surefoot/no-node"))["status"]["phase"] == "Succeeded"
+
+
 def test_a_run_outlives_a_pod_deleted_in_mid_train(place: Place, tmp_path: Path) -> None:
     """The next attempt goes on from the last border, to the same bytes as a run that was left alone; nobody has to do anything."""
     rounds = 20_000
@@ -336,7 +352,12 @@ def test_workers_ask_for_their_familys_gpus_and_nodes(place: Place, tmp_path: Pa
     """
     where = ("--namespace", place.namespace, "--reuse-values", "--wait")
     spot: Document = {"nodeSelector": {"kubernetes.io/os": "linux"}, "tolerations": [{"key": "spot", "operator": "Exists"}]}
-    values = ("--set", "gpus.xgboost=1,room.search-work.cpu=50m,parallelism=5", "--set-json", f"scheduling.fits={json.dumps(spot)}")
+    values = (
+        "--set",
+        "gpus.xgboost=1,room.search-work.cpu=50m,room.train.disk=512,parallelism=5",
+        "--set-json",
+        f"scheduling.fits={json.dumps(spot)}",
+    )
     call("helm", "upgrade", "surefoot", CHART, *where, *values)
 
     def holding(pods: dict[str, Document]) -> list[str]:
@@ -360,7 +381,7 @@ def test_workers_ask_for_their_familys_gpus_and_nodes(place: Place, tmp_path: Pa
         name = place.submit(config(tmp_path, search=search), "s3://surefoot/gpus")
         workflow = place.until(name, "ended", has_ended)
     finally:
-        back = "gpus.xgboost=0,parallelism=8,scheduling.fits.nodeSelector=null,scheduling.fits.tolerations=null"
+        back = "gpus.xgboost=0,room.train.disk=0,parallelism=8,scheduling.fits.nodeSelector=null,scheduling.fits.tolerations=null"
         call("helm", "upgrade", "surefoot", CHART, *where, "--set", back)
     assert workflow["status"]["phase"] == "Succeeded", place.argo("get", name)
     assert (most, at_once) == (2, 5)
@@ -368,9 +389,16 @@ def test_workers_ask_for_their_familys_gpus_and_nodes(place: Place, tmp_path: Pa
     fits = {pod: one for pod, one in pods.items() if "-search-work-" in pod or "-train-" in pod}
     assert len(fits) == 10
     for pod, one in pods.items():
+        assert disk(one) == ([str(512 << 20)] * 2 if "-train-" in pod else [None] * 2)
         assert gpus(one) == ("1" if pod in fits and "family:xgboost" in one["metadata"]["annotations"][NODE_NAME] else None)
         assert ("nodeSelector" in one["spec"]) == (pod in fits)
         assert any(each.get("key") == "spot" for each in one["spec"]["tolerations"]) == (pod in fits)
+
+
+def disk(pod: Document) -> list[str | None]:
+    """Give the scratch disk that a step's container asks for, and may use."""
+    (main,) = [one for one in pod["spec"]["containers"] if one["name"] == "main"]
+    return [main["resources"][kind].get("ephemeral-storage") for kind in ("requests", "limits")]
 
 
 def gpus(pod: Document) -> str | None:

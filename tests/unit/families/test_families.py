@@ -182,12 +182,25 @@ def test_it_stops_early_and_is_cut_at_the_best_border(name: str, store: Store) -
 
 
 @EACH
-def test_the_score_is_that_of_the_model(name: str, tmp_path: Path) -> None:
-    valid = table(200, 1)
-    fitted = families.fit(name, PARAMS[name], table(400, 0), valid, **{**SETTINGS, "metric": "log_loss"})
+@pytest.mark.parametrize("metric", ["average_precision", "auc", "log_loss"])
+@pytest.mark.parametrize(("threads", "more"), [(1, {}), (2, {"balanced": True}), (2, {"monotone": {"a": 1}})])
+def test_the_score_is_that_of_the_model(name: str, metric: str, threads: int, more: dict[str, Any], tmp_path: Path) -> None:
+    """Bit for bit, as it is read anew, with each family's deepest trees: nobody predicts valid once more to learn it."""
+    valid = table(300, 1)
+    deep = {key: bounds[1] for key, bounds in families.load(name).SPACE.items() if "depth" in key or "leaves" in key}
+    settings = {**SETTINGS, "metric": metric, "threads": threads, **more}
+    fitted = families.fit(name, {**PARAMS[name], **deep}, table(900, 0), valid, **settings)
     family = families.load(name)
     family.save(fitted.model, tmp_path / family.FILE)
-    assert metrics.score("log_loss", valid.y, family.predict(family.load(tmp_path / family.FILE), valid.X)) == fitted.score
+    assert metrics.score(metric, valid.y, family.predict(family.load(tmp_path / family.FILE), valid.X)) == fitted.score
+
+
+@EACH
+def test_the_score_is_that_of_the_model_where_valid_has_a_category_that_train_lacks(name: str) -> None:
+    valid = table(300, 1)
+    valid.X["kind"] = valid.X["kind"].where(valid.X["kind"] != "a", "never")
+    fitted = families.fit(name, PARAMS[name], table(900, 0), valid, **SETTINGS)
+    assert metrics.score(SETTINGS["metric"], valid.y, families.load(name).predict(fitted.model, valid.X)) == fitted.score
 
 
 @EACH

@@ -14,7 +14,7 @@ import pytest
 import xgboost as library
 
 from stages import families
-from stages.families import logistic, xgboost
+from stages.families import logistic, metrics, xgboost
 from stages.features.features import Table
 from tests import programs
 
@@ -38,6 +38,23 @@ def test_the_baseline_is_fitted_on_both_labels_however_rare_one_is(monkeypatch: 
     found = logistic.predict(logistic.regress(rare, seed=seed), rare.X)
 
     assert 0 < found.min() <= found.max() < 1
+
+
+@pytest.mark.parametrize(("kinds", "times"), [("ab", 0), ("abc", 1)])
+def test_valid_is_scored_again_only_where_its_borders_were_others(monkeypatch: pytest.MonkeyPatch, kinds: str, times: int) -> None:
+    """A category that comes after all of train's is binned as the last of those; else the model gives its border's score, bit for bit."""
+    train, valid = table(2000, 0), table(xgboost.BATCH + 2000, 1)
+    rng, kept = np.random.default_rng(2), pd.CategoricalDtype([*"abc"])
+    for one, known in ((train, "ab"), (valid, kinds)):
+        one.X["kind"] = pd.Series(rng.choice([*known], len(one.y))).astype(kept)
+    predicted: list[int] = []
+    real = xgboost.predict
+    monkeypatch.setattr(xgboost, "predict", lambda model, rows: predicted.append(len(rows)) or real(model, rows))
+
+    fitted = families.fit("xgboost", {"max_depth": 8}, train, valid, **{**SETTINGS, "metric": "log_loss"})
+
+    assert len(predicted) == times
+    assert fitted.score == metrics.score("log_loss", valid.y, real(fitted.model, valid.X))
 
 
 def test_rows_are_scored_as_the_library_scores_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
