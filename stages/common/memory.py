@@ -15,13 +15,14 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from stages.common import log, step
-from stages.common.errors import OutOfMemory
+from stages.common.errors import NotNow, OutOfMemory
 
 FULL = 0.95  # of a limit: here a process ends itself
 PAUSES = 0.01, 0.25  # seconds between two looks, at least and at most
 GROWTH = 4e9  # bytes a second, no faster is memory filled: the nearer the limit, the sooner the next look
 UNLIMITED = 2**60  # bytes: cgroup v1 says a larger number where there is no limit
 FILES = {"memory.max": ("memory.current", ""), "memory.limit_in_bytes": ("memory.usage_in_bytes", "total_")}  # of cgroup v2, and v1
+LITTLE = 1 << 20  # bytes of a disk, hardly room for a file
 LAST = 300  # seconds to leave word in, then SIGALRM ends the process: a database that is away is waited for in them
 PROCESS = Path("/proc/self")
 SIGACTION = 1024  # bytes that hold a struct sigaction of any system
@@ -165,6 +166,8 @@ def _hold_still() -> None:
 def _abortable(give_up: Callable[[], None], scratch: Path) -> Iterator[None]:
     """Take an abort for a lack of memory: a thread of a library that finds none, CatBoost's on a full GPU too, has nobody to tell.
 
+    Or for one of room for scratch files, where there is none: CatBoost may abort for that as well.
+
     The thread that aborts runs Python here, which waits for nobody: fits hold no lock of Python's.
     """
     libc, before = ctypes.CDLL(None), ctypes.create_string_buffer(SIGACTION)
@@ -180,6 +183,15 @@ def _abortable(give_up: Callable[[], None], scratch: Path) -> Iterator[None]:
         libc.sigaction(signal.SIGABRT, before, None)
 
 
+def is_full(folder: Path) -> bool:
+    """Tell whether a folder's disk has hardly room for a file."""
+    try:
+        told = os.statvfs(folder)
+    except OSError:
+        return False
+    return told.f_bavail * told.f_frsize < LITTLE
+
+
 _enders: list[int] = []  # threads that came to end this process: the first one does
 
 
@@ -192,6 +204,9 @@ def _end(said: str, give_up: Callable[[], None], scratch: Path) -> NoReturn:
         os._exit(128 + signal.SIGABRT)
 
     def end() -> None:
+        if is_full(scratch):
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise NotNow(f"a library aborted the process, and {scratch.parent} is full. Free some of it.")
         try:
             give_up()
         except Exception as error:  # noqa: BLE001 - whatever it is, memory does not wait

@@ -152,15 +152,15 @@ def run_step(step: str, item: Item, addresses: Addresses) -> dict[str, Any]:
         return {"state": "made", **_work(step, item, addresses, addresses.found(step, item), addresses.plan_key(step, item))[0]}
     inputs = addresses.found(step, item)
     address = addresses.address(step, item, inputs)
-    manifest, k = artifact.current(store, step, address)
-    if manifest and not addresses.counts(manifest):
-        artifact.void(store, manifest, "a file is lost, or its fallback is not accepted")
-        manifest = None
+    found, k = artifact.current(store, step, address)
+    manifest = found if found and addresses.counts(found) else None
     state = "done" if manifest else "made"
     if manifest:
         log.info("step.already_done", address=address)
     else:
         outputs, document, files = _work(step, item, addresses, inputs, address)
+        if found:  # not before: another run may accept its fallback
+            artifact.void(store, found, "a file is lost, or its fallback is not accepted")
         manifest = _publish(step, item, addresses, inputs, address, k, outputs, document, files)
         for key in store.list(f"scratch/{stage.folder}/{address}/"):  # the fits' checkpoints: their results are safe now
             store.drop(key)

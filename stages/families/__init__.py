@@ -16,6 +16,7 @@
 
 import contextlib
 import importlib
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -114,7 +115,7 @@ def fit(
 
     Raises:
         OutOfMemory: the GPU's or the machine's memory did not suffice.
-        NotNow: the GPU does not work any more.
+        NotNow: the GPU does not work any more, or the disk of scratch files is full.
 
     """
     from stages.families.borders import Borders
@@ -123,7 +124,7 @@ def fit(
     place = "cuda" if gpu and can_use_gpu(name) else "cpu"
     weight = (len(train.y) - float(train.y.sum())) / max(float(train.y.sum()), 1.0) if balanced else 1.0
     asked = Fit(params, train, valid, seed, threads, place, bins, weight, monotone or {})
-    borders = Borders(valid, metric, rounds, early_stopping_rounds, checkpoint, report)
+    borders = Borders(valid, metric, rounds, early_stopping_rounds, checkpoint, report, place)
     try:
         with device.taken() if place == "cuda" else contextlib.nullcontext(device.Taken()) as taken:
             model, used = family.boost(asked, borders)
@@ -131,6 +132,8 @@ def fit(
     except Exception as error:
         if device.is_out_of_memory(error):
             raise OutOfMemory(f"{name} on {place}: {device.told(error)}") from error
+        if device.is_full_disk(error):
+            raise NotNow(f"{name}: {device.told(error)}. Free some of {tempfile.gettempdir()}.") from error
         if place == "cuda" and device.is_broken(error):
             raise NotNow(f"{name} on {place}: {device.told(error)}. The GPU does not work: look at it, and at its driver.") from error
         raise

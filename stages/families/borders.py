@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from stages.common import log
 from stages.common.checkpoint import Checkpoint
 from stages.common.errors import Interrupted
 from stages.families import metrics
@@ -29,6 +30,7 @@ class Borders:
         patience: int,
         checkpoint: Checkpoint | None = None,
         report: Callable[[int, float | None], None] | None = None,
+        place: str = "cpu",
     ) -> None:
         self.rounds = 0  # of the last border
         self.best_rounds = 0
@@ -41,13 +43,18 @@ class Borders:
         self._patience = patience
         self._checkpoint = checkpoint
         self._report = report
+        self._place = place
 
     def load(self) -> bytes | None:
-        """Go on from the last saved border: give what the family left there; None where there is nothing."""
+        """Go on from the last saved border: give what the family left there; None where there is nothing, or what another place left."""
         if self._checkpoint is None or (saved := self._checkpoint.load()) is None:
             return None
         head, _, model = saved.partition(b"\n")
-        self._scores, self.best_rounds, self.best = json.loads(head)
+        scores, best_rounds, best, *place = json.loads(head)
+        if place != [self._place]:
+            log.warning("checkpoint.elsewhere", name=self._checkpoint.name, so=f"a fit on {self._place} begins anew")
+            return None
+        self._scores, self.best_rounds, self.best = scores, best_rounds, best
         self.rounds = self._checkpoint.began = self._scores[-1][0]
         for rounds, score in self._scores if self._report else []:
             self._report(rounds, score)  # type: ignore[misc]
@@ -80,7 +87,10 @@ class Borders:
 
     def _save(self, dump: Callable[[], bytes]) -> None:
         if self._checkpoint:
-            self._checkpoint.border(lambda: json.dumps([self._scores, self.best_rounds, self.best]).encode() + b"\n" + dump())
+            self._checkpoint.border(lambda: self._head() + b"\n" + dump())
+
+    def _head(self) -> bytes:
+        return json.dumps([self._scores, self.best_rounds, self.best, self._place]).encode()
 
     def score(self, probability: NDArray[Any]) -> float:
         """Score valid's probabilities; the larger, the better."""

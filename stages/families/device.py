@@ -2,19 +2,22 @@
 
 import contextlib
 import os
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pynvml
 
-from stages.common import log
+from stages.common import log, memory
 
 # What XGBoost and CatBoost say of a GPU, LightGBM of OpenCL, and all of them of main memory.
 FULL = ("out of memory", "enough memory", "memory object allocation failure", "bad_alloc", "bad allocation")
 MOST = 0.95  # of a GPU's free memory, that CatBoost takes at most
 BROKEN = ("cuda", "cublas", "nvrm", "nvml")  # in what they say of anything else that is wrong with a GPU
+NO_ROOM = ("No space left on device", "Disk quota exceeded")
 SILENT = pynvml.NVMLError, pynvml.NVMLLibraryMismatchError, IndexError  # nobody tells: no driver, one that is older, no GPU for us
 LOOK = 0.05  # seconds between two looks at a GPU's memory
 
@@ -144,6 +147,11 @@ def is_broken(error: BaseException) -> bool:
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell a full GPU, or a full machine, from a broken one and from a bug."""
     return isinstance(error, MemoryError) or any(word in _words(_said(error)) for word in FULL)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Tell a full disk of scratch files: CatBoost keeps its state there, and has many words for one that it could not write whole."""
+    return any(word in _said(error) for word in NO_ROOM) or memory.is_full(Path(tempfile.gettempdir()))
 
 
 def told(error: BaseException) -> str:

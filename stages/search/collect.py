@@ -12,7 +12,8 @@ def collect(config: Config, run: Run) -> dict[str, Any]:
     """Write down all finished slots and the best one.
 
     Raises:
-        MissingInput: the budget is not met and nobody works at it, or the database tells something else than the trials' records.
+        MissingInput: the budget is not met and nobody works at it, no trial can be the best one, or the database tells something
+            else than the trials' records.
         NotNow: the budget is not met yet.
 
     """
@@ -44,7 +45,14 @@ def collect(config: Config, run: Run) -> dict[str, Any]:
         if slot < config.n_trials
     ]
     complete = [slot for slot in told if slot["state"] == TrialState.COMPLETE.name.lower()]
-    best = max(complete, key=lambda slot: slot["value"])  # of equals, the first
+    if not complete:
+        raise MissingInput(
+            f"the {len(told)} trials were all pruned, beside others beyond the budget. Raise search.n_trials to what it was."
+        )
+    accepts = run.config["common"].accept_degraded
+    if not (may := [slot for slot in complete if accepts or trials[slot["slot"]].user_attrs["rung"] == 0]):
+        raise MissingInput("all trials needed a fallback, and common.accept_degraded is false. Accept it, or raise search.n_trials.")
+    best = max(may, key=lambda slot: slot["value"])  # of equals, the first
     result = {"family": run.item["family"], "metric": config.metric, **{name: best[name] for name in ("slot", "params", "value")}}
     rung = trials[best["slot"]].user_attrs["rung"]
     result |= {"options": studies.options(config, run), "rung": rung}

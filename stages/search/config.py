@@ -34,7 +34,9 @@ class Config(Section):
     )
     metric: Literal["average_precision", "auc", "log_loss"] = result("average_precision", "what settings are chosen by, on the valid split")
     n_trials: int = result(200, "finished trials (complete or pruned) of each family", ge=1, le=100_000)
-    timeout_minutes: float = result(120.0, "minutes after which no trial is started; what is finished by then counts", gt=0)
+    timeout_minutes: float = result(
+        120.0, "minutes of fitting, of all workers together, after which no trial is started; what is finished by then counts", gt=0
+    )
     border_minutes: float = other(30.0, "minutes without a border after which a fit hangs: its worker is started again", gt=0)
     patience_trials: int | None = result(None, "finished trials without a better one after which a search ends; null: never", ge=1)
     pruning_enabled: bool = result(True, "stop trials early whose reports are worse than the median of the others")

@@ -4,6 +4,7 @@ A slot is finished when a trial of it is complete or pruned. Suggestions are see
 """
 
 import contextlib
+import functools
 import hashlib
 import sqlite3
 import statistics
@@ -71,9 +72,10 @@ def storage(run: Run, *, create: bool = False) -> patience.Storage:
     database.check(url)
     if url.startswith("sqlite"):
         arguments: dict[str, Any] = {"connect_args": {"timeout": 60, "isolation_level": None}}
+        engine = url.replace("{", "{{").replace("}", "}}")  # Optuna takes it for a format
     else:
-        arguments = {"pool_size": 2, "max_overflow": 1, "pool_pre_ping": True, "connect_args": database.PATIENCE}
-    engine = url.replace("postgresql://", "postgresql+psycopg2://", 1)  # SQLAlchemy 2.1 takes the bare word for psycopg 3
+        arguments = {"pool_size": 2, "max_overflow": 1, "pool_pre_ping": True, "creator": functools.partial(database.session, url)}
+        engine = "postgresql+psycopg2://"  # SQLAlchemy 2.1 takes the bare word for psycopg 3
     made = patience.Storage(engine, engine_kwargs=arguments, skip_table_creation=not create)
     if url.startswith("sqlite"):
         if create:

@@ -1,5 +1,6 @@
 """Work through the open slots of a family's study, beside other workers. An effect: what is finished is in study and store."""
 
+import dataclasses
 import itertools
 import time
 import traceback
@@ -58,6 +59,8 @@ def work(config: Config, run: Run) -> dict[str, Any]:
             checkpoint.end_if_told()
             run.progress(len(done), config.n_trials)
             if claim := search.slots.claim(config.n_trials):
+                if not run.config["common"].accept_degraded:
+                    claim = dataclasses.replace(claim, rung=0)  # an earlier worker, whose fallback was accepted, may have gone down
                 waits = False
                 _attempt(search, claim)
                 continue
@@ -311,6 +314,7 @@ def _fit(search: _Search, claim: "Claim", params: dict[str, Any], key: str, chec
             record |= {"state": "complete", "value": fitted.score, "rounds": fitted.rounds, "device": fitted.device}
             record |= {"gpu_memory_mb": round(fitted.gpu_memory / 1e6, 1)} if fitted.gpu_memory is not None else {}
             record["model"] = artifact.put(run.store, path)
+            path.unlink()  # this process goes on with other trials
     record |= {"reports": sorted(reports.values.items()), "seconds": round(time.monotonic() - started, 3), "began": checkpoint.began}
     run.store.create(key, artifact.seal(key, record))
     return artifact.unsealed(run.store, key) or record

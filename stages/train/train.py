@@ -8,7 +8,7 @@ import pandas as pd
 
 from stages import families
 from stages.common import artifact, contract, log, memory
-from stages.common.errors import OutOfMemory
+from stages.common.errors import NotNow, OutOfMemory
 from stages.common.step import Run
 from stages.families import device, metrics, need
 from stages.features import features
@@ -21,8 +21,13 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     best = run.input("search-collect", **run.item).read_json("best.json")
     family = families.load(best["family"])
     accepts = run.config["common"].accept_degraded
+    needs_gpu = (
+        config.gpu_enabled and best["family"] in families.ON_GPU and not (best["family"] == "catboost" and best["options"].get("monotone"))
+    )
+    if not accepts and needs_gpu and device.meant() and not families.can_use_gpu(best["family"]):
+        raise NotNow("no GPU works here, and common.accept_degraded is false. Run again where one does, or accept a CPU.")
     rungs = families.rungs(best["family"], gpu=config.gpu_enabled, accept_degraded=accepts)
-    rung = _with_room(config, run, best, _rung(run, best["rung"]), rungs)
+    rung = _with_room(config, run, best, _rung(run, best["rung"]) if accepts else best["rung"], rungs)
 
     def go_down() -> None:
         if rung + 1 < rungs:
@@ -44,8 +49,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     if on_gpu := [fitted.gpu_memory for fitted in (judged, shipped) if fitted.gpu_memory is not None]:
         run.measured["gpu_memory_mb"] = round(max(on_gpu) / 1e6, 1)
     run.degraded += families.fallback(rung)
-    can_use_gpu = best["family"] in families.ON_GPU and not (best["family"] == "catboost" and best["options"].get("monotone"))
-    if config.gpu_enabled and judged.device == "cpu" and can_use_gpu and device.meant() and "CPU for GPU" not in run.degraded:
+    if needs_gpu and judged.device == "cpu" and device.meant() and "CPU for GPU" not in run.degraded:
         run.degraded.append("CPU for GPU")
     log.info(
         "train.fitted", family=best["family"], rounds=judged.rounds, **{f"valid_{name}": round(value, 6) for name, value in scores.items()}

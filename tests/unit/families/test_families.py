@@ -1,8 +1,11 @@
 """What holds for every family: exact resume, early stopping, being told to stop, and the same words in each."""
 
+import contextlib
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +30,8 @@ from stages.common.store import Store, open_store
 from stages.families import catboost, device, lightgbm, logistic, metrics, space, xgboost
 from stages.families.borders import Borders
 from stages.features.features import Table
+from tests import disk
+from tests.servers import Missing
 
 SETTINGS: dict[str, Any] = {"rounds": 60, "early_stopping_rounds": 60, "seed": 3, "metric": "auc", "threads": 1}
 PARAMS: dict[str, dict[str, Any]] = {
@@ -328,6 +333,54 @@ def test_a_signal_after_the_last_border_saves_it(name: str, store: Store, monkey
     last = Borders(None, "auc", 1, 1, Checkpoint(store, "fit", 0))
     assert last.load()
     assert last.rounds == (1 if name == "logistic" else 60)
+
+
+@EACH
+def test_what_a_fit_on_a_gpu_left_is_none_for_a_cpu(name: str, store: Store, tmp_path: Path) -> None:
+    """CatBoost refuses such a state, and a model half of each would be neither's: the fit begins anew."""
+    train, valid = table(400, 0), table(200, 1)
+    whole = families.fit(name, PARAMS[name], train, valid, **SETTINGS)
+    Borders(valid, "auc", 60, 60, Checkpoint(store, "fit", 0), place="cuda").reach(30, np.linspace(0, 1, 200), lambda: b"a GPU's")
+    assert Borders(valid, "auc", 60, 60, Checkpoint(store, "fit", 0), place="cuda").load() == b"a GPU's"
+    saved = Checkpoint(store, "fit", 0)
+    again = families.fit(name, PARAMS[name], train, valid, **SETTINGS, checkpoint=saved)
+    assert (again.rounds, again.score, saved.began) == (whole.rounds, whole.score, 0)
+    if name != "catboost":  # its models hold the times at which they were made
+        assert written(name, again.model, tmp_path) == written(name, whole.model, tmp_path)
+
+
+FILLING = """
+import os, random, sys, tempfile
+from pathlib import Path
+from stages import families
+from stages.common import memory, step
+from tests import disk
+from tests.unit.families import test_families as these
+full, at = disk.Disk(Path(tempfile.gettempdir())), int(sys.argv[1])
+def fill(rounds, _value):
+    if rounds == at:
+        full.fill(random.Random(0), 1)
+def fit():
+    fill(0, None)
+    (scratch := full.folder / "scratch").mkdir()
+    with memory.watched(lambda: print("went down"), scratch):
+        families.fit("catboost", these.PARAMS["catboost"], these.table(400, 0), these.table(200, 1), **these.SETTINGS, report=fill)
+sys.exit(step.guarded(fit))
+"""
+
+
+@pytest.mark.parametrize("at", [0, 10, 50])
+def test_a_full_disk_of_scratch_files_is_no_bug_and_no_lack_of_memory(at: int, tmp_path: Path) -> None:
+    """CatBoost alone keeps its state there. It says so, says something else, or aborts: it is tried again (75), as it was."""
+    with contextlib.ExitStack() as stack:
+        try:
+            full = stack.enter_context(disk.Disk(tmp_path / "disk"))
+        except Missing as error:
+            pytest.skip(f"{error}: no disk was filled")
+        environment = {**os.environ, "TMPDIR": str(full.folder), "PYTHONPATH": str(recipe.ROOT)}
+        done = subprocess.run([sys.executable, "-c", FILLING, str(at)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 75, done.stderr
+    assert "went down" not in done.stdout
 
 
 @EACH

@@ -49,7 +49,12 @@ def test_valid_is_scored_again_only_where_its_borders_were_others(monkeypatch: p
         one.X["kind"] = pd.Series(rng.choice([*known], len(one.y))).astype(kept)
     predicted: list[int] = []
     real = xgboost.predict
-    monkeypatch.setattr(xgboost, "predict", lambda model, rows: predicted.append(len(rows)) or real(model, rows))
+
+    def seen(model: library.Booster, rows: pd.DataFrame) -> Any:
+        predicted.append(len(rows))
+        return real(model, rows)
+
+    monkeypatch.setattr(xgboost, "predict", seen)
 
     fitted = families.fit("xgboost", {"max_depth": 8}, train, valid, **{**SETTINGS, "metric": "log_loss"})
 

@@ -4,6 +4,7 @@ import os
 import signal
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,32 @@ def test_a_statement_that_a_restart_breaks_is_made_again(tmp_path: Path, away: l
         assert patiently(made, lambda: ask(made, "SELECT 1 FROM pg_sleep(3)")) == 1
         thread.join()
     assert away
+
+
+def test_a_transaction_that_is_left_alone_ends_and_is_made_again(postgres: str, away: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker sleeps, or its machine is gone: the others go on, and if it wakes up, it does, too."""
+    monkeypatch.setattr(database, "LIMITS", database.LIMITS.replace("30000", "1000"))
+    first, second = (sqlalchemy.create_engine("postgresql+psycopg2://", creator=lambda: database.session(postgres)) for _ in range(2))
+    with first.begin() as connection:
+        connection.execute(text("CREATE TABLE locked AS SELECT 1 AS one"))
+    sleeps = [True]
+
+    def asleep() -> object:
+        with first.begin() as connection:
+            connection.execute(text("SELECT one FROM locked FOR UPDATE"))
+            if sleeps:
+                sleeps.clear()
+                began = time.monotonic()
+                assert ask(second, "SELECT one FROM locked FOR UPDATE") == 1, "another one waits, and goes on"
+                assert time.monotonic() - began < 10
+            return connection.execute(text("UPDATE locked SET one = one + 1 RETURNING one")).scalar_one()
+
+    assert patiently(first, asleep) == 2
+    assert len(away) == 1
+    for engine in (first, second):
+        with engine.connect() as connection:
+            assert connection.execute(text("SHOW tcp_keepalives_idle")).scalar_one() == "10"
+        engine.dispose()
 
 
 def test_optunas_calls_outlive_a_connection(postgres: str, engine: sqlalchemy.Engine, away: list[str]) -> None:

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -431,6 +432,92 @@ def test_where_no_fallback_is_accepted_other_parameters_are_drawn(folder: Path, 
     assert do(folder, store, "search-work", "common.accept_degraded=false")["finished"] == 2
     assert [bins for _, bins in asked] == [None] * 5
     assert [params == asked[0][0] for params, _ in asked] == [True, True, True, False, False]
+
+
+STRICT = "common.accept_degraded=false"
+
+
+def collected(folder: Path, store: Store, *sets: str) -> tuple[list[str], dict[str, Any]]:
+    """Collect; give the fallbacks, and the best trial."""
+    do(folder, store, "search-collect", *sets)
+    manifest = small.addresses(folder / "small.yaml", store, *sets).find("search-collect", ITEM)
+    assert manifest
+    return manifest.document["degraded"], json.loads(store.read(f"blobs/{manifest.files['best.json']['sha256']}"))
+
+
+def test_a_search_that_accepts_no_fallback_begins_no_slot_where_another_one_left_it(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that might fall back found no memory, went down, and was killed; now there is memory."""
+    failing(monkeypatch, lambda _number, _params, bins: KeyboardInterrupt() if bins else OutOfMemory("xgboost on cpu: bad_alloc"))
+    with pytest.raises(KeyboardInterrupt):
+        do(folder, store, "search-work")
+    monkeypatch.undo()
+    asked = failing(monkeypatch, lambda *_: None)
+    assert do(folder, store, "search-work", STRICT)["finished"] == 2
+    assert [bins for _, bins in asked] == [None, None]
+    assert collected(folder, store, STRICT)[0] == []
+
+
+def test_where_no_fallback_is_accepted_the_best_of_the_other_trials_counts(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever was the best; and if there are none, that is said, and what others accept is left as it is."""
+    failing(monkeypatch, lambda number, *_: OutOfMemory("xgboost on cpu: bad_alloc") if number == 1 else None)
+    assert do(folder, store, "search-work")["finished"] == 2
+    assert {trial.user_attrs["slot"]: trial.user_attrs["rung"] for trial in trials(store) if trial.state == TrialState.COMPLETE} == {
+        0: 1,
+        1: 0,
+    }
+    degraded, best = collected(folder, store, STRICT)
+    assert (degraded, best["slot"], best["rung"]) == ([], 1, 0)
+
+    one = ("search.n_trials=1",)
+    made = collected(folder, store, *one)
+    assert made[0] == ["128 bins for lack of memory"]
+    with pytest.raises(MissingInput, match=r"all trials needed a fallback, and common\.accept_degraded is false"):
+        do(folder, store, "search-collect", *one, STRICT)
+    assert collected(folder, store, *one) == made
+    assert not [key for key in store.list("search/") if "/void-" in key]
+
+
+def test_trials_that_were_all_pruned_have_no_best_one(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a budget shrinks to slots that were worse than those beyond it."""
+    monkeypatch.setattr(studies.Others, "prune", lambda *_: True)
+    assert do(folder, store, "search-work")["finished"] == 2
+    with pytest.raises(MissingInput, match=r"the 2 trials were all pruned, .* Raise search\.n_trials"):
+        do(folder, store, "search-collect")
+
+
+def test_models_do_not_gather_in_a_workers_scratch_folder(
+    folder: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scratch := tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    there: list[list[Path]] = []
+    failing(monkeypatch, lambda *_: there.append([*scratch.rglob("*model.ubj")]))
+    assert do(folder, store, "search-work", "search.n_trials=3")["finished"] == 3
+    assert there == [[], [], []]
+
+
+def test_any_name_of_a_folder_will_do_for_a_store_or_is_refused(prepared_once: Path, tmp_path: Path) -> None:
+    """A study's address is a URL, and a format of Optuna's."""
+    for name, odd in (("a{b} c#d", None), ("a?b", "?"), ("a%41b", "%")):
+        shutil.copytree(prepared_once, tmp_path / name)
+        store = open_store(str(tmp_path / name / "store"))
+        if odd is None:
+            assert do(tmp_path / name, store, "search-work")["finished"] == 2
+            assert do(tmp_path / name, store, "search-collect")["finished"] == 2
+            continue
+        with pytest.raises(ConfigError, match=rf"a folder with '\{odd}' in its name can hold no study\. Rename it, or set SUREFOOT_STUDY"):
+            do(tmp_path / name, store, "search-work")
+    assert {path.name for path in tmp_path.iterdir()} == {"a{b} c#d", "a?b", "a%41b"}
+
+
+def test_a_password_may_hold_braces(folder: Path, store: Store, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUREFOOT_STUDY", postgres.replace("surefoot@", "surefoot:p{x}%7Dw@"))
+    do(folder, store, "search-create")
+    assert do(folder, store, "search-work")["finished"] == 2
 
 
 def test_without_room_for_all_bins_a_trial_begins_with_fewer(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

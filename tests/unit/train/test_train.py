@@ -114,6 +114,11 @@ def test_a_fit_on_the_cpu_where_a_gpu_is_meant_is_a_fallback(pipeline: Pipeline,
     manifest = pipeline.addresses("train.seed=1").find("train", XGBOOST)
     assert manifest
     assert (manifest.document["degraded"], manifest.document["device"]) == (["CPU for GPU"], "cpu")
-    with pytest.raises(NotNow, match=r"only a fallback was possible \(CPU for GPU\), and common\.accept_degraded is false"):
+    monkeypatch.setattr(families, "fit", None)  # it is known before anything is fitted
+    with pytest.raises(
+        NotNow, match=r"no GPU works here, and common\.accept_degraded is false\. Run again where one does, or accept a CPU"
+    ):
         pipeline.do("train", "train.seed=1", "common.accept_degraded=false")
+    assert pipeline.do("train", "train.seed=1")["state"] == "done", "what others accept is still there"
+    monkeypatch.undo()
     pipeline.do("train", "train.seed=1", "train.gpu_enabled=false", "common.accept_degraded=false")
