@@ -252,11 +252,17 @@ def test_a_refused_config_fails_at_once_in_one_pod(place: Place, tmp_path: Path)
 
 
 def test_a_pod_that_no_node_takes_ends_the_run_in_time_with_a_report(place: Place, tmp_path: Path) -> None:
-    """Nobody counts how long a pod waits for a node but Argo, for the whole run; what holds a mutex meanwhile lets it go."""
+    """Nobody counts how long a pod waits for a node but Argo, for the whole run; what holds a mutex meanwhile lets it go.
+
+    Argo looks when something happens to a run, or else every twenty minutes: here something happens.
+    """
     where = ("--namespace", place.namespace, "--reuse-values", "--wait")
     call("helm", "upgrade", "surefoot", CHART, *where, "--set", "activeDeadlineSeconds=40,room.prepare.memory=8000000")
     try:
         name = place.submit(path := config(tmp_path), "s3://surefoot/no-node")
+        place.until(name, "waiting for a node", lambda _: any("-prepare-" in pod for pod in place.pods(name)))
+        time.sleep(45)
+        place.kubectl("label", "workflow", name, "looked=at")
         workflow = place.ended(name)
     finally:
         call("helm", "upgrade", "surefoot", CHART, *where, "--set", "activeDeadlineSeconds=604800,room.prepare=null")
