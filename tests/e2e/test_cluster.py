@@ -265,7 +265,7 @@ def test_a_pod_that_no_node_takes_ends_the_run_in_time_with_a_report(place: Plac
         place.kubectl("label", "workflow", name, "looked=at")
         workflow = place.ended(name)
     finally:
-        call("helm", "upgrade", "surefoot", CHART, *where, "--set", "activeDeadlineSeconds=604800,room.prepare=null")
+        call("helm", "upgrade", "surefoot", CHART, *where, "--set", "activeDeadlineSeconds=604800,room.prepare.memory=1024")
     assert workflow["status"]["phase"] == "Failed", place.argo("get", name)
     assert not [one for pod, one in place.pods(name).items() if "-prepare-" in pod and one["spec"].get("nodeName")]
     assert [one["phase"] for one in step(workflow, "evaluate-report")] == ["Succeeded"]
