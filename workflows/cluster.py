@@ -18,7 +18,10 @@ from workflows import argo
 
 TIMEOUT = (5, 30)  # seconds to connect, and without a byte
 # What the template says of a run's pods, in Hera's words: it holds for a Workflow around ours, too, where that one says nothing itself.
-OF_PODS = ("parallelism", "active_deadline_seconds", "ttl_strategy", "node_selector", "tolerations", "affinity", "pod_priority_class_name")
+OF_PODS = (
+    *("parallelism", "active_deadline_seconds", "ttl_strategy", "pod_spec_patch"),
+    *("node_selector", "tolerations", "affinity", "pod_priority_class_name"),
+)
 LONGEST = 55  # letters of a name before those of chance: Kubernetes takes 63
 
 
@@ -63,7 +66,7 @@ def submit(config: str, store: str, around: Workflow | None = None, **parameters
 
 def _share(theirs: Any, mine: Any) -> None:
     """Give a Workflow what the template says of its pods; Argo asks the Workflow alone, also for the volumes of the steps that it runs."""
-    for name in (*OF_PODS, "pod_spec_patch"):
+    for name in OF_PODS:
         if getattr(mine, name) is None:
             setattr(mine, name, getattr(theirs, name))
     known = {volume.name for volume in mine.volumes or []}

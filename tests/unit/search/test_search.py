@@ -381,6 +381,14 @@ def failing(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[tuple[dict[str
     return asked
 
 
+def collected(folder: Path, store: Store, *sets: str) -> tuple[list[str], dict[str, Any]]:
+    """Collect; give the fallbacks, and the best trial."""
+    do(folder, store, "search-collect", *sets)
+    manifest = small.addresses(folder / "small.yaml", store, *sets).find("search-collect", ITEM)
+    assert manifest
+    return manifest.document["degraded"], json.loads(store.read(f"blobs/{manifest.files['best.json']['sha256']}"))
+
+
 def test_parameters_that_cannot_be_fitted_are_replaced(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     bad: list[dict[str, Any]] = []
 
@@ -419,12 +427,8 @@ def test_out_of_memory_goes_down_the_ladder(folder: Path, store: Store, monkeypa
     assert [bins for _, bins in asked] == [None, 128, 64] * 2
     assert len({contract.digest(params) for params, _ in asked}) == 2
 
-    do(folder, store, "search-collect")
-    manifest = small.addresses(folder / "small.yaml", store).find("search-collect", ITEM)
-    assert manifest
-    assert manifest.document["degraded"] == ["64 bins for lack of memory"]
-    best = json.loads(store.read(f"blobs/{manifest.files['best.json']['sha256']}"))
-    assert best["rung"] == 2
+    degraded, best = collected(folder, store)
+    assert (degraded, best["rung"]) == (["64 bins for lack of memory"], 2)
 
 
 def test_where_no_fallback_is_accepted_other_parameters_are_drawn(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,14 +439,6 @@ def test_where_no_fallback_is_accepted_other_parameters_are_drawn(folder: Path, 
 
 
 STRICT = "common.accept_degraded=false"
-
-
-def collected(folder: Path, store: Store, *sets: str) -> tuple[list[str], dict[str, Any]]:
-    """Collect; give the fallbacks, and the best trial."""
-    do(folder, store, "search-collect", *sets)
-    manifest = small.addresses(folder / "small.yaml", store, *sets).find("search-collect", ITEM)
-    assert manifest
-    return manifest.document["degraded"], json.loads(store.read(f"blobs/{manifest.files['best.json']['sha256']}"))
 
 
 def test_a_search_that_accepts_no_fallback_begins_no_slot_where_another_one_left_it(
@@ -528,10 +524,7 @@ def test_without_room_for_all_bins_a_trial_begins_with_fewer(folder: Path, store
     assert do(folder, store, "search-work")["finished"] == 2
     assert [bins for _, bins in asked] == [128, 128], "none was begun with all of them"
     assert [trial.user_attrs["rung"] for trial in trials(store) if trial.state == TrialState.COMPLETE] == [1, 1]
-    do(folder, store, "search-collect")
-    manifest = small.addresses(folder / "small.yaml", store).find("search-collect", ITEM)
-    assert manifest
-    assert manifest.document["degraded"] == ["128 bins for lack of memory"]
+    assert collected(folder, store)[0] == ["128 bins for lack of memory"]
 
 
 def test_a_search_without_room_is_refused_before_it_reads_the_table(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
